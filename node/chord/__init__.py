@@ -1,0 +1,1 @@
+"""The ring: members, successor lists, fingers, lookup. Chord as corrected by Zave."""

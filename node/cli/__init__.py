@@ -1,0 +1,1 @@
+"""What people type: the doors of the project and the `ring` command."""

@@ -1,0 +1,1 @@
+"""What programs use: a client of a ring."""

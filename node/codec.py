@@ -1,0 +1,98 @@
+"""How things look on the wire and on disk: one codec, msgpack by way of msgspec, for messages and for stored values.
+
+Messages are frozen `Message` structs. `pack` and `unpack` are used by the real transport and by the simulated one, so a
+type that does not travel fails in simulation too. `unpack` checks types; hostile bytes raise BadValue, nothing else.
+Errors of our tree travel as (name, args) and come out as the same class.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import msgspec
+
+from node import errors
+from node.errors import BadValue, RingError
+from node.identifiers import BYTES, Identifier
+
+T = TypeVar("T")
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of all that nodes say to each other."""
+
+
+class Address(Message):
+    """Where a node listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Contact(Message):
+    """A member of a ring and where it lives."""
+
+    id: Identifier
+    address: Address
+
+    def __repr__(self) -> str:
+        return f"{self.id.hex[:8]}@{self.address}"
+
+
+class Failure(Message):
+    """An error of our tree in transit."""
+
+    name: str
+    args: tuple[Any, ...]
+
+
+def _encode_hook(value: Any) -> Any:
+    if type(value) is Identifier:
+        return value.packed
+    raise BadValue(f"a {type(value).__name__} does not travel between nodes")
+
+
+def _decode_hook(kind: type, value: Any) -> Any:
+    if kind is Identifier and type(value) is bytes and len(value) == BYTES:
+        return Identifier.from_bytes(value, "big")
+    raise ValueError(f"not a {kind.__name__}: {type(value).__name__}")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_hook)
+
+
+@lru_cache(maxsize=256)
+def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(kind, dec_hook=_decode_hook)
+
+
+def pack(value: Any) -> bytes:
+    """Bytes of a message. Raises BadValue for a type that does not travel."""
+    return _encoder.encode(value)
+
+
+def unpack(kind: type[T], payload: bytes) -> T:
+    """The message of type `kind` in `payload`. Raises BadValue if it is anything else."""
+    try:
+        result: T = _decoder(kind).decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BadValue(f"not a {getattr(kind, '__name__', kind)}: {error}") from None
+    return result
+
+
+_ERRORS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, RingError)}
+
+
+def failure_of(error: RingError) -> Failure:
+    """The error as it travels."""
+    return Failure(type(error).__name__, error.args)
+
+
+def error_of(failure: Failure) -> RingError:
+    """The error that travelled; one we do not know becomes a RingError that names it."""
+    kind = _ERRORS.get(failure.name)
+    return kind(*failure.args) if kind else RingError(f"{failure.name}: {failure.args}")

@@ -1,0 +1,87 @@
+"""One tree of errors, in two branches: did the operation happen or not (after jepsen-io/maelstrom's table).
+
+`Definite`: it did not happen, a retry is safe. `OutcomeUnknown`: it may have happened. Every message names what was
+wrong and says what to do. The same classes are raised at both ends of a call; see `node.codec` for how they travel.
+"""
+
+from __future__ import annotations
+
+
+class RingError(Exception):
+    """Anything that went wrong in a ring, in one sentence that says what to do about it."""
+
+
+class Definite(RingError):
+    """The operation did not happen and will not: it is safe to try again."""
+
+
+class OutcomeUnknown(RingError):
+    """The request was sent and no answer came: it may or may not have been applied."""
+
+
+# -- reaching others ---------------------------------------------------------------------------------------------
+
+
+class Unreachable(Definite):
+    """Nothing was sent: nobody listens there, or the connection could not be made within the deadline."""
+
+
+class Overloaded(Definite):
+    """A limit of the node (calls in flight, connections, queue) is reached: slow down and try again."""
+
+
+class NotARing(Definite):
+    """Something answers at that address, but it is not a node of ours."""
+
+
+# -- membership --------------------------------------------------------------------------------------------------
+
+
+class NotAMember(Definite):
+    """The node called has no such member, or has not joined a ring yet."""
+
+
+class WrongRing(Definite):
+    """The node or data directory belongs to another ring."""
+
+
+class IdTaken(Definite):
+    """A live member elsewhere has this id already."""
+
+
+class NotGranted(Definite):
+    """An owner cannot give away the half arc a joiner asked for; `args[1]` is the widest it has, in points."""
+
+
+# -- data --------------------------------------------------------------------------------------------------------
+
+
+class BadValue(Definite, ValueError):
+    """A key, value or argument of a kind or size that is not stored; the message says what to send instead."""
+
+
+class Moved(Definite):
+    """Another node answers for this key now; `args[1]` is (host, port) of the node to ask, or None if not known."""
+
+
+class Unavailable(Definite):
+    """The node that holds what was asked for cannot answer now; the message says which to start or wait for."""
+
+
+class StoreFull(Definite):
+    """The disk is full: the write was refused; reads go on. Free space and write again."""
+
+
+# -- starting ----------------------------------------------------------------------------------------------------
+
+
+class BadUsage(Definite):
+    """A mistake in what was typed or configured."""
+
+
+class DirectoryInUse(BadUsage):
+    """Another process works in this data directory."""
+
+
+class DirectoryDamaged(BadUsage):
+    """The data directory cannot be read as one of ours."""

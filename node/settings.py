@@ -1,0 +1,106 @@
+"""Every time-out, period and limit in one place, with its unit and reason, in profiles for three kinds of network.
+
+`Settings.profile("local")` is for processes of one machine, "lan" for one site, "wan" for far-apart hosts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from node.errors import BadUsage
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a node is tuned by. Times in seconds, sizes in bytes."""
+
+    # -- the ring (Chord) --
+    successors: int = 8
+    """Length r of successor lists. A ring survives r - 1 adjacent deaths between two rounds."""
+    stabilize_period: float = 0.4
+    """Between two stabilize rounds of a member, +-25 % jitter. Half of it is the mean time until a death is seen."""
+    fingers_period: float = 1.0
+    """Between two finger look-ups; a ring of n needs about log2 n of them for a whole table."""
+    probe: float = 0.4
+    """Least deadline of a probe. Deadlines adapt to the peer (mean + 4 deviations) between this and `call`."""
+    indirect_probes: int = 3
+    """How many others are asked to probe a member that did not answer us, before it is declared dead (SWIM)."""
+    call: float = 1.5
+    """Longest deadline of one protocol call."""
+    forget_after: float = 7 * 24 * 3600.0
+    """How long a member that vanished is remembered and probed, so that rings cut apart find each other again."""
+    reunion_period: float = 2.0
+    """Between two probes of a remembered member."""
+    regroup: float = 1.0
+    """How long a restarting node waits for more of its ring to come up once one other has answered."""
+    lookup: float = 3.0
+    """Deadline of a whole look-up."""
+
+    # -- who answers for an arc --
+    lease: float = 2.5
+    """How long a node may answer for its arcs after its successor last agreed; longer than finding a dead successor."""
+    lease_margin: float = 0.5
+    """Extra wait before a dead node's arc is taken over, for clocks that run at different speeds."""
+    settle_period: float = 0.25
+    """Between two looks at which arcs should be fetched, given away or taken over."""
+    freeze: float = 2.0
+    """Longest time writes to an arc wait for the last step of its hand-over."""
+    chunk: int = 1 * MIB
+    """Size of one piece of an arc in transfer."""
+    operation: float = 5.0
+    """Deadline of a put, get or delete, retries included."""
+    leave: float = 60.0
+    """Longest time a graceful leave may take to hand everything over."""
+
+    # -- the wire --
+    connect: float = 1.0
+    """Deadline of a TCP connect."""
+    handshake: float = 5.0
+    """A new connection must have sent one whole frame within this."""
+    half_frame: float = 10.0
+    """A frame that has begun must be whole within this, or make progress of `half_frame_bytes`."""
+    idle: float = 0.0
+    """Connections without a frame for so long are closed; 0: never (a plain client may sit still)."""
+    user_timeout: float = 4.0
+    """TCP_USER_TIMEOUT: unacknowledged data ends the connection after this."""
+    backoff: float = 0.05
+    """First wait before reconnecting; doubles with jitter up to `backoff_limit`."""
+    backoff_limit: float = 1.0
+    max_frame: int = 16 * MIB
+    """Largest frame taken in. A larger request is skipped and refused; see `max_skip`."""
+    max_skip: int = 256 * MIB
+    """A frame that declares more than this costs its sender the connection."""
+    max_in_flight: int = 1024
+    """Requests of one connection being worked on; beyond it we stop reading from that connection."""
+    max_connections: int = 4096
+    """Connections taken in; further ones are closed at once."""
+    write_high: int = 4 * MIB
+    """Unsent bytes of a connection at which we stop reading from it."""
+    write_limit: int = 64 * MIB
+    """Unsent bytes at which a connection whose peer does not read is closed."""
+
+    # -- data --
+    max_key: int = 4 * KIB
+    max_value: int = 4 * MIB
+
+    @classmethod
+    def profile(cls, name: str) -> Settings:
+        """The settings for "local", "lan" or "wan". Raises BadUsage for another name."""
+        try:
+            return PROFILES[name]
+        except KeyError:
+            raise BadUsage(f"no profile {name!r}: use one of {', '.join(PROFILES)}") from None
+
+
+_LOCAL = Settings()
+PROFILES = {
+    "local": _LOCAL,
+    "lan": replace(_LOCAL, stabilize_period=1.0, fingers_period=2.0, probe=1.0, call=3.0, lookup=6.0, lease=6.0,
+                   operation=10.0, connect=2.0, regroup=3.0, reunion_period=5.0),
+    "wan": replace(_LOCAL, stabilize_period=2.0, fingers_period=5.0, probe=2.0, call=8.0, lookup=20.0, lease=20.0,
+                   lease_margin=2.0, operation=30.0, connect=5.0, handshake=15.0, regroup=10.0, reunion_period=15.0,
+                   user_timeout=15.0),
+}

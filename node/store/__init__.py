@@ -1,0 +1,1 @@
+"""The disk: one ordered embedded store per node."""

@@ -1,0 +1,105 @@
+"""What the upper floors ask of a disk, a dozen methods. The real engine and the simulated one both implement it.
+
+Records are opaque bytes under (position, key), ordered by position, so that an arc is a range scan. Beside them live a
+few named notes (identity, holdings, known members). Everything in one `Batch` becomes durable at once or not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from node.identifiers import Arc, Identifier
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored record."""
+
+    position: Identifier
+    key: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in a scan of an arc: everything up to and including this record was seen."""
+
+    position: Identifier
+    key: bytes
+
+
+@dataclass(slots=True)
+class Batch:
+    """Changes that become durable together, applied in the order they were added."""
+
+    changes: list[tuple[object, ...]] = field(default_factory=list)
+
+    def put(self, position: Identifier, key: bytes, body: bytes) -> None:
+        """Write one record."""
+        self.changes.append(("put", position, key, body))
+
+    def delete(self, position: Identifier, key: bytes) -> None:
+        """Remove one record; nothing happens if there is none."""
+        self.changes.append(("delete", position, key))
+
+    def delete_arc(self, arc: Arc) -> None:
+        """Remove every record of an arc."""
+        self.changes.append(("delete_arc", arc))
+
+    def note(self, name: str, content: bytes) -> None:
+        """Write one note."""
+        self.changes.append(("note", name, content))
+
+
+class Durable(Protocol):
+    """An awaitable that is done when a batch is on disk; a Future in practice."""
+
+    def __await__(self) -> object: ...
+
+
+class Snapshot(Protocol):
+    """The store as it was at one moment, while writes go on. Close it soon: it pins old data."""
+
+    async def scan(self, arc: Arc, after: Cursor | None, limit: int) -> tuple[list[Record], Cursor | None]:
+        """The next records of `arc` in scan order, clockwise from its start, about `limit` bytes of them, at least one
+        if any is left; and the cursor to go on from, None at the end."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """An ordered store of one node. Nothing here blocks the event loop."""
+
+    async def get(self, position: Identifier, key: bytes) -> bytes | None:
+        """The body of one record as of the latest applied commit, or None."""
+        ...
+
+    async def get_many(self, wanted: list[tuple[Identifier, bytes]]) -> list[bytes | None]:
+        """Bodies in the order asked for."""
+        ...
+
+    def commit(self, batch: Batch) -> Durable:
+        """Take in a batch now, in call order; the result is done once it is durable and visible to `get`.
+
+        Not a coroutine, so that the order of calls is the order of commits. Raises (from the awaitable) StoreFull if
+        the disk is full; then nothing of the batch was applied.
+        """
+        ...
+
+    async def snapshot(self) -> Snapshot:
+        """A consistent view of all commits that are done."""
+        ...
+
+    async def count(self, arc: Arc) -> int:
+        """How many records the arc holds."""
+        ...
+
+    async def read_note(self, name: str) -> bytes | None:
+        """One note, or None."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was committed and let go of the directory."""
+        ...
