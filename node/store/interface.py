@@ -6,6 +6,7 @@ few named notes (identity, holdings, known members). Everything in one `Batch` b
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -52,12 +53,6 @@ class Batch:
         self.changes.append(("note", name, content))
 
 
-class Durable(Protocol):
-    """An awaitable that is done when a batch is on disk; a Future in practice."""
-
-    def __await__(self) -> object: ...
-
-
 class Snapshot(Protocol):
     """The store as it was at one moment, while writes go on. Close it soon: it pins old data."""
 
@@ -80,7 +75,7 @@ class Store(Protocol):
         """Bodies in the order asked for."""
         ...
 
-    def commit(self, batch: Batch) -> Durable:
+    def commit(self, batch: Batch) -> Awaitable[None]:
         """Take in a batch now, in call order; the result is done once it is durable and visible to `get`.
 
         Not a coroutine, so that the order of calls is the order of commits. Raises (from the awaitable) StoreFull if
