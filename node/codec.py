@@ -23,7 +23,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """Base of all that nodes say to each other."""
 
 
-class Address(Message):
+class Address(Message, frozen=True):
     """Where a node listens."""
 
     host: str
@@ -33,7 +33,7 @@ class Address(Message):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class Contact(Message):
+class Contact(Message, frozen=True):
     """A member of a ring and where it lives."""
 
     id: Identifier
@@ -43,7 +43,7 @@ class Contact(Message):
         return f"{self.id.hex[:8]}@{self.address}"
 
 
-class Failure(Message):
+class Failure(Message, frozen=True):
     """An error of our tree in transit."""
 
     name: str
@@ -78,7 +78,7 @@ def pack(value: Any) -> bytes:
 def unpack(kind: type[T], payload: bytes) -> T:
     """The message of type `kind` in `payload`. Raises BadValue if it is anything else."""
     try:
-        result: T = _decoder(kind).decode(payload)
+        result: T = _decoder(kind).decode(payload)  # type: ignore[arg-type]
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BadValue(f"not a {getattr(kind, '__name__', kind)}: {error}") from None
     return result

@@ -1,0 +1,80 @@
+"""Iterative look-up: the asker walks, asking one member after another for its route to the point (Chord, section 4.4).
+
+Several candidates are kept at each step, so that a dead member on the way costs one time-out and not the look-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from node.chord.messages import ROUTE, Route, RouteQuestion
+from node.chord.neighbours import Neighbours
+from node.codec import Contact
+from node.errors import Definite, OutcomeUnknown, Unavailable
+from node.identifiers import Identifier
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answer of a look-up."""
+
+    owners: tuple[Contact, ...]
+    """The successor of the point, then the members after it."""
+    told_by: Contact
+    """Who knew."""
+    path: tuple[Contact, ...]
+    """The members asked on the way, the asker left out."""
+
+    @property
+    def owner(self) -> Contact:
+        """The successor of the point."""
+        return self.owners[0]
+
+    def hops(self, origin: Contact) -> int:
+        """Messages a request makes from `origin` to the owner along this path."""
+        if self.owner.id == origin.id:
+            return 0
+        asked = [contact for contact in self.path if contact.id != self.owner.id]
+        return len(asked) + 1
+
+
+async def find_successor(
+    neighbours: Neighbours,
+    point: Identifier,
+    origin: Contact,
+    first: Route,
+    suspect: Callable[[Contact], Awaitable[None]] | None = None,
+) -> Found:
+    """Walk to the successor of `point`, beginning with the route that `origin` itself, or a first contact, gave.
+
+    Raises Unavailable when every candidate was tried or `settings.lookup` seconds are over.
+    """
+    asked: set[Identifier] = {origin.id}
+    candidates: dict[Identifier, Contact] = {}
+    path: list[Contact] = []
+    route, told_by = first, origin
+    try:
+        async with asyncio.timeout(neighbours.settings.lookup):
+            while not route.owners:
+                candidates |= {c.id: c for c in route.closer if c.id not in asked}
+                if not candidates:
+                    raise Unavailable(f"no way to {point.hex[:8]}..: tried {len(asked)} members; is the ring healing?")
+                closest = min(candidates.values(), key=lambda contact: contact.id.distance_to(point))
+                del candidates[closest.id]
+                asked.add(closest.id)
+                try:
+                    route = await neighbours.ask(ROUTE, closest, RouteQuestion(closest.id, point))
+                except (Definite, OutcomeUnknown):
+                    if suspect is not None:
+                        await suspect(closest)
+                    route = Route((), ())
+                    continue
+                told_by = closest
+                path.append(closest)
+    except TimeoutError:
+        raise Unavailable(
+            f"no way to {point.hex[:8]}.. within {neighbours.settings.lookup} s: try again when the ring has healed"
+        ) from None
+    return Found(route.owners, told_by, tuple(path))

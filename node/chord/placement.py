@@ -1,0 +1,59 @@
+"""Where a newcomer goes: it bisects the widest arc of the ring, so that arcs stay within a factor of two of each other.
+
+The owner of an arc grants halves of it and remembers what it granted until the newcomer shows up, so that newcomers
+that come at the same time never get the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from node.errors import NotGranted, Unavailable
+from node.identifiers import Arc, Identifier
+
+
+@dataclass(slots=True)
+class Grants:
+    """Ids that the owner of an arc gave away and that have not joined yet."""
+
+    valid_for: float
+    granted: dict[Identifier, float] = field(default_factory=dict)
+
+    def widest(self, arc: Arc, now: float) -> Arc:
+        """The widest part of `arc` between its ends and the ids granted in it."""
+        self.granted = {point: until for point, until in self.granted.items() if until > now}
+        cuts = sorted((p for p in self.granted if p in arc and p != arc.end), key=arc.start.distance_to)
+        parts: list[Arc] = []
+        for cut in cuts:
+            first, arc = arc.split(cut)
+            parts.append(first)
+        return max((*parts, arc), key=lambda part: part.width)
+
+    def grant(self, arc: Arc, width: int, now: float) -> Identifier:
+        """The middle of the widest part of `arc`. Raises NotGranted with its width if that is below `width`."""
+        part = self.widest(arc, now)
+        if part.width < width or part.width < 2:
+            raise NotGranted("another newcomer was faster: ask for less or elsewhere", part.width.to_bytes(21, "big"))
+        point = part.middle()
+        self.granted[point] = now + self.valid_for
+        return point
+
+
+async def bisect_widest(arcs: dict[Identifier, int], admit: Callable[[Identifier, int], Awaitable[Identifier]]) -> Identifier:
+    """Ask the owners of the widest of `arcs` (owner to width), widest first, for a half; the id granted.
+
+    `admit(owner, width)` raises NotGranted with what the owner really has. Raises Unavailable if nobody grants.
+    """
+    width_of = dict(arcs)
+    while width_of:
+        owner = max(width_of, key=lambda each: (width_of[each], -each))
+        try:
+            return await admit(owner, width_of[owner])
+        except NotGranted as refusal:
+            left = int.from_bytes(refusal.args[1], "big")
+            if 2 <= left < width_of[owner]:
+                width_of[owner] = left
+            else:
+                del width_of[owner]
+    raise Unavailable("no member of the ring admits a newcomer: try again in a moment, or give an id with --id")
