@@ -64,6 +64,10 @@ class Moved(Definite):
     """Another node answers for this key now; `args[1]` is (host, port) of the node to ask, or None if not known."""
 
 
+class NotServing(Definite):
+    """This node may not answer for its arc at the moment, and will again soon: try again."""
+
+
 class Unavailable(Definite):
     """The node that holds what was asked for cannot answer now; the message says which to start or wait for."""
 

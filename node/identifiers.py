@@ -6,7 +6,8 @@ Identifiers are 160 bits on a circle (Stoica et al., "Chord", 2001, section 4.1)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 BITS = 160
@@ -55,6 +56,11 @@ class Identifier(int):
 
     def __repr__(self) -> str:
         return f"<{self.hex[:8]}>"
+
+
+def successor_index(ordered: Sequence[Identifier], point: Identifier) -> int:
+    """Where in the ascending, non-empty `ordered` the first id at or clockwise after `point` stands."""
+    return bisect_left(ordered, point) % len(ordered)
 
 
 def between(start: Identifier, point: Identifier, end: Identifier) -> bool:

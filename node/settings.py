@@ -24,11 +24,11 @@ class Settings:
     """Between two stabilize rounds of a member, +-25 % jitter. Half of it is the mean time until a death is seen."""
     fingers_period: float = 1.0
     """Between two finger look-ups; a ring of n needs about log2 n of them for a whole table."""
-    probe: float = 0.4
+    probe: float = 0.8
     """Least deadline of a probe. Deadlines adapt to the peer (mean + 4 deviations) between this and `call`."""
     indirect_probes: int = 3
     """How many others are asked to probe a member that did not answer us, before it is declared dead (SWIM)."""
-    call: float = 1.5
+    call: float = 2.0
     """Longest deadline of one protocol call."""
     forget_after: float = 7 * 24 * 3600.0
     """How long a member that vanished is remembered and probed, so that rings cut apart find each other again."""
@@ -40,7 +40,7 @@ class Settings:
     """Deadline of a whole look-up."""
 
     # -- who answers for an arc --
-    lease: float = 2.5
+    lease: float = 4.0
     """How long a node may answer for its arcs after its successor last agreed; longer than finding a dead successor."""
     lease_margin: float = 0.5
     """Extra wait before a dead node's arc is taken over, for clocks that run at different speeds."""

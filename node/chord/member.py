@@ -93,6 +93,23 @@ class Member:
                 return view
         raise Unavailable(f"no place found for {point.hex[:8]}..: the ring is changing too fast, try again")
 
+    async def announce(self) -> None:
+        """Introduce myself to my predecessor, which would find me in its next round anyway."""
+        before = self.state.predecessor
+        if before is not None and before.id != self.me.id:
+            await self._introduce(self.me, to=before)
+
+    async def reunite(self, lost: Contact) -> None:
+        """A member that had vanished answers again. Find my place in its ring, which may be another one by now, and let
+        my next round adopt the successor I have there: rings cut apart zip together again."""
+        point = self.me.id.plus(1)
+        found = await find_successor(self.neighbours, point, self.me, Route((), (lost,)))
+        self.introduced(Introduction(self.me.id, found.owner))
+
+    def known(self) -> tuple[Contact, ...]:
+        """All members it points at."""
+        return (*self.state.successors, *self.fingers.contacts())
+
     async def leave(self, others: Iterable[Contact]) -> None:
         """Tell `others` that I am going and whom they have instead of me. Who does not hear it finds out by probing."""
         gone = Departure(self.me.id, self.me, self.state.predecessor, self.state.successors)

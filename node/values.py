@@ -1,0 +1,91 @@
+"""Keys and values as people hand them in, and as they are stored.
+
+A key is bytes; text is its UTF-8, an integer its decimal digits, so `1` and `"1"` are one key. A value keeps its type:
+bytes, str, int, float, bool, None, and lists, tuples and dicts of these. Types are checked exactly, never by isinstance:
+what arrives from the network may pretend.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from node.errors import BadValue
+from node.settings import Settings
+
+_BIG_INTEGER = 1
+_TUPLE = 2
+_DEPTH = 64
+
+
+def key_of(key: Any, settings: Settings) -> bytes:
+    """The bytes of a key. Raises BadValue for another type, for one longer than `settings.max_key`, or text that is not
+    Unicode."""
+    kind = type(key)
+    if kind is str:
+        try:
+            key = key.encode()
+        except UnicodeEncodeError:
+            raise BadValue(f"key {key!r} has a lone surrogate: send valid text or bytes") from None
+    elif kind is int:
+        if key.bit_length() > 8 * settings.max_key:
+            raise BadValue(f"an integer key has at most {settings.max_key} digits")
+        key = str(key).encode()
+    elif kind is not bytes:
+        raise BadValue(f"a key is bytes, str or int, not {kind.__name__}: send one of these")
+    if len(key) > settings.max_key:
+        raise BadValue(f"the key is {len(key)} bytes long: send at most {settings.max_key}")
+    result: bytes = key
+    return result
+
+
+def _outgoing(value: Any, depth: int) -> Any:
+    """The value with what msgpack lacks put into extensions; refuses everything that is not a plain value."""
+    kind = type(value)
+    if kind in (bytes, str, float, bool, type(None)):
+        return value
+    if kind is int:
+        if -(1 << 63) <= value < 1 << 64:
+            return value
+        return msgspec.msgpack.Ext(_BIG_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    if depth >= _DEPTH:
+        raise BadValue(f"the value is nested more than {_DEPTH} deep: flatten it")
+    if kind is list:
+        return [_outgoing(item, depth + 1) for item in value]
+    if kind is tuple:
+        items = [_outgoing(item, depth + 1) for item in value]
+        return msgspec.msgpack.Ext(_TUPLE, msgspec.msgpack.encode(items))
+    if kind is dict:
+        return {_outgoing(name, depth + 1): _outgoing(item, depth + 1) for name, item in value.items()}
+    raise BadValue(
+        f"a value of type {kind.__name__} is not stored: send bytes, str, int, float, bool, None, "
+        "or lists, tuples and dicts of these"
+    )
+
+
+def _incoming(code: int, content: memoryview) -> Any:
+    if code == _BIG_INTEGER:
+        return int.from_bytes(content, "big", signed=True)
+    if code == _TUPLE:
+        return tuple(_decoder.decode(content))
+    raise ValueError(f"extension {code}")
+
+
+_decoder = msgspec.msgpack.Decoder(ext_hook=_incoming)
+
+
+def pack_value(value: Any, settings: Settings) -> bytes:
+    """The stored form. Raises BadValue for a type that is not stored or more than `settings.max_value` bytes."""
+    try:
+        packed = msgspec.msgpack.encode(_outgoing(value, 0))
+    except (UnicodeEncodeError, TypeError) as error:
+        raise BadValue(f"the value cannot be stored: {error}: send valid text, or bytes") from None
+    if len(packed) > settings.max_value:
+        raise BadValue(f"the value is {len(packed)} bytes long: send at most {settings.max_value}, in parts")
+    return packed
+
+
+def unpack_value(packed: bytes) -> Any:
+    """The value again, each part of the type it had."""
+    return _decoder.decode(packed)
