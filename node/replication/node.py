@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 IDENTITY = "identity"
 KNOWN = "known"
+EVERYTHING = Arc(Identifier(0), Identifier(0))
 
 
 class Identity(Message, frozen=True):
@@ -118,12 +119,13 @@ class RingNode:
             self.identity = unpack(Identity, note)
             self._check_ids(options)
             await self._start_again(options)
-        self._spawn(self._keep_leases())
-        self._spawn(self.settlement.keep_settled())
-        self._spawn(self._keep_acquainted())
-        self._spawn(self._keep_known())
-        self.serving = True
+        self._begin_rounds()
         await self._integrated()
+
+    def _begin_rounds(self) -> None:
+        for rounds in (self._keep_leases, self.settlement.keep_settled, self._keep_acquainted, self._keep_known):
+            self._spawn(rounds())
+        self.serving = True
 
     def _check_ids(self, options: StartOptions) -> None:
         if options.id is not None and options.id not in self.identity.members:
@@ -253,8 +255,7 @@ class RingNode:
 
     @staticmethod
     def _whole_ring(holdings: Holdings) -> Holdings:
-        everything = Arc(Identifier(0), Identifier(0))
-        return Holdings((Piece(everything, 1),), holdings.prepared, holdings.released)
+        return Holdings((Piece(EVERYTHING, 1),), holdings.prepared, holdings.released)
 
     # -- rounds --------------------------------------------------------------------------------------------------
 
@@ -400,12 +401,14 @@ class RingNode:
             raise WrongRing(f"{self.address} is not alone in its ring")
         if adoption.ring == self.identity.ring:
             return
+        keys = await self.store.count(EVERYTHING)
+        if keys:
+            raise WrongRing(f"{self.address} holds {keys} keys of its own ring: put them into this one, then start it anew")
         before, count = self.identity, len(self.residence.members)
         await self.stop()
         self.residence.members.clear()
         try:
-            if await self.store.count(Arc(Identifier(0), Identifier(0))) == 0:
-                await self.holder.change(lambda holdings: Holdings())
+            await self.holder.change(lambda holdings: Holdings())
             self._belong_to(adoption.ring)
             await self._join(adoption.seed, adoption.id)
             while len(self.residence.members) < count:
@@ -415,13 +418,10 @@ class RingNode:
             self.residence.members.clear()
             self._belong_to(before.ring)
             await self._found(before.members[0])
+            await self.holder.change(self._whole_ring)
             raise
         finally:
-            self.serving = True
-            self._spawn(self._keep_leases())
-            self._spawn(self.settlement.keep_settled())
-            self._spawn(self._keep_acquainted())
-            self._spawn(self._keep_known())
+            self._begin_rounds()
         await self._integrated()
 
     # -- who answers what ----------------------------------------------------------------------------------------

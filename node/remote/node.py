@@ -1,0 +1,147 @@
+"""A node as a process runs it: a store on disk, a listener, a pool of connections, and the ring node between them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from node.codec import Address
+from node.errors import BadUsage, Unreachable
+from node.identifiers import Identifier
+from node.remote.listener import Listener
+from node.remote.pool import Pool
+from node.remote.service import RingService
+from node.replication.node import RingNode, StartOptions
+from node.settings import Settings
+from node.store.interface import Store
+from node.store.rocks import open_store
+
+DRAIN = 2.0
+"""Seconds that a leaving node lets requests under way finish."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """What is typed on the command line, checked."""
+
+    data: Path
+    listen: str = "127.0.0.1"
+    advertise: str | None = None
+    """The address others reach this node at, if it is not `listen`."""
+    port: int = 18861
+    members: int = 1
+    id: Identifier | None = None
+    first: Address | None = None
+    alone: bool = False
+    insecure: bool = False
+    durability: Literal["fsync", "os"] = "fsync"
+
+
+class Node:
+    """One process of the ring."""
+
+    def __init__(self, options: NodeOptions, settings: Settings) -> None:
+        self._options = options
+        self._settings = settings
+        self._store: Store | None = None
+        self._listener: Listener | None = None
+        self._pool: Pool | None = None
+        self._node: RingNode | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where others reach it; known once `start` has begun."""
+        return self._running.address
+
+    @property
+    def id(self) -> Identifier:
+        """The id of its first member."""
+        return self._running.residence.first.me.id
+
+    @property
+    def _running(self) -> RingNode:
+        if self._node is None:
+            raise BadUsage("the node has not been started")
+        return self._node
+
+    async def start(self) -> None:
+        """Open the store, listen, join or found the ring. Raises RingErrors; then everything is closed again."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
+        options, settings = self._options, self._settings
+        _check_exposure(options)
+        advertised = await _resolved(options.advertise or options.listen, options.port)
+        first = await _resolved(options.first.host, options.first.port) if options.first else None
+        self._store = await open_store(options.data, durability=options.durability)
+        self._pool = Pool(settings, random.Random())
+        self._listener = Listener(None, settings, options.listen, options.port)
+        await self._listener.start()
+        address = Address(advertised.host, self._listener.port)
+        seeded = random.Random()
+        self._node = await RingNode.open(address, self._store, self._pool, settings, seeded, _clock)
+        self._listener.serve(RingService(self._node))
+        await self._node.start(StartOptions(options.members, options.id, first, options.alone))
+
+    async def stopped(self) -> None:
+        """Returns never; raises what ended the node from inside."""
+        await asyncio.shield(self._running.failed)
+
+    async def leave(self) -> None:
+        """Hand everything over, say goodbye, close."""
+        if self._node is not None:
+            await self._node.leave()
+        await self.close(drain=DRAIN)
+
+    async def close(self, drain: float = 0.0) -> None:
+        """Stop at once, but for requests under way, which get `drain` seconds."""
+        if self._node is not None:
+            await self._node.stop()
+        if self._listener is not None:
+            await self._listener.close(drain)
+        if self._pool is not None:
+            await self._pool.close()
+        if self._store is not None:
+            await self._store.close()
+
+
+def _clock() -> float:
+    """Seconds that go on while the process or the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _check_exposure(options: NodeOptions) -> None:
+    """Only loopback is open without a word."""
+    if options.listen == "localhost" or options.insecure:
+        return
+    try:
+        loopback = ipaddress.ip_address(options.listen).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise BadUsage(
+            f"{options.listen} can be reached from other machines and nothing is encrypted or checked yet: "
+            "add --insecure if that network is yours alone"
+        )
+
+
+async def _resolved(host: str, port: int) -> Address:
+    """The address as nodes compare it: a number, IPv4 first."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unreachable(f"no host {host!r}: {error.strerror}; check the name or give an address") from None
+    best = min(found, key=lambda info: info[0] != socket.AF_INET)
+    if ipaddress.ip_address(best[4][0]).is_unspecified:
+        raise BadUsage(f"{host} is no address that others can reach: give the one of a network card")
+    return Address(str(best[4][0]), port)

@@ -1,0 +1,169 @@
+"""What a plain `rpyc.connect(host, port).root` can do: the exposed methods of a node, and nothing else.
+
+Arguments and results are plain values. The methods translate between people's values and the ring's, and number the nodes
+0..n-1 clockwise from the smallest id; everything else happens below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import rpyc
+
+from node.chord import messages as chord
+from node.chord.fingers import FingerTable
+from node.codec import Address
+from node.errors import BadValue, RingError, Unavailable
+from node.identifiers import BITS, Arc, Identifier
+from node.remote.pool import answer
+from node.replication import messages as data
+from node.replication.node import RingNode
+from node.values import key_of, pack_value, unpack_value
+
+ConnInfo = tuple[str, int, str, str]
+
+
+class RingService(rpyc.Service):  # type: ignore[misc]
+    """The remote object that a node is. One for all connections; it keeps nothing of any of them."""
+
+    def __init__(self, node: RingNode) -> None:
+        super().__init__()
+        self._node = node
+
+    # -- keys and values -----------------------------------------------------------------------------------------
+
+    async def exposed_put(self, key: Any, value: Any) -> data.Version:
+        """Store a value under a key; the version it got, two integers that grow with every write of the key.
+
+        Raises BadValue, Unavailable, StoreFull, and OutcomeUnknown if it may or may not have been written.
+        """
+        settings = self._node.settings
+        return await self._node.router.put(key_of(key, settings), pack_value(value, settings))
+
+    async def exposed_get(self, key: Any) -> Any:
+        """The value of a key, None if it has none. A list comes as a tuple, a dict as a tuple of pairs."""
+        stored = await self._node.router.get(key_of(key, self._node.settings))
+        return None if stored is None or stored.value is None else _plain(unpack_value(stored.value))
+
+    async def exposed_delete(self, key: Any) -> bool:
+        """Remove a key; True if it was there."""
+        return await self._node.router.delete(key_of(key, self._node.settings))
+
+    # -- the ring ------------------------------------------------------------------------------------------------
+
+    async def exposed_lookup(self, key: Any) -> tuple[str, int, str, int]:
+        """(ip, port, id, hops) of the member that owns a key, looked up cold through fingers."""
+        point = Identifier.of_key(key_of(key, self._node.settings))
+        found = await self._node.find_successor(point)
+        host, port = found.owner.address.host, found.owner.address.port
+        return host, port, found.owner.id.hex, found.hops(self._node.residence.first.me)
+
+    async def exposed_get_conn_info(self) -> tuple[ConnInfo, ...]:
+        """((ip, port, id, neighbour id), ...) of all members that answer, numbered as they stand."""
+        views = await self._node.census()
+        following = [*views[1:], views[0]]
+        return tuple(
+            (view.me.address.host, view.me.address.port, view.me.id.hex, after.me.id.hex)
+            for view, after in zip(views, following, strict=True)
+        )
+
+    async def exposed_get_node(self, number: Any, attribute: Any) -> Any:
+        """One attribute of the member of that number, see `ATTRIBUTES`. Raises BadValue for a number or name there is not."""
+        if type(attribute) is not str or attribute not in (*OF_THE_RING, *ATTRIBUTES):
+            raise BadValue(f"no attribute {attribute!r}: ask for one of {', '.join((*OF_THE_RING, *ATTRIBUTES))}")
+        views = await self._node.census()
+        if type(number) is not int or not 0 <= number < len(views):
+            raise BadValue(f"no node {number!r}: nodes are numbered 0 to {len(views) - 1}")
+        me = views[number].me
+        if attribute == "number":
+            return number
+        if attribute == "max":
+            return len(views) - 1
+        if attribute == "keys":
+            arc = Arc(views[number - 1].me.id, me.id)
+            return await data.COUNT.ask(
+                self._node.neighbours.transport, me.address, arc, deadline=self._node.settings.operation
+            )
+        report = await self._node.neighbours.ask(chord.REPORT, me, chord.ToMember(me.id))
+        return ATTRIBUTES[attribute](report)
+
+    async def exposed_connect(self, ip: Any, port: Any) -> tuple[str, int, str]:
+        """Admit the node at that address, which is a ring of its own, right after this one; its (ip, port, id)."""
+        contact = await self._node.admit(Address(_text(ip, "ip"), _port(port)))
+        return contact.address.host, contact.address.port, contact.id.hex
+
+    async def exposed_update_numbers(self) -> bool:
+        """Number all members anew; done when each knows its number."""
+        await self._within_operation(self._node.update_numbers)
+        return True
+
+    async def exposed_update_finger_table(self) -> bool:
+        """Have all members look up all their fingers; done when each has."""
+        await self._within_operation(self._node.update_finger_table)
+        return True
+
+    async def _within_operation(self, work: Callable[[], Any]) -> None:
+        """Do it, once more if a member vanished meanwhile, within the deadline of an operation."""
+        try:
+            async with asyncio.timeout(self._node.settings.operation):
+                while True:
+                    try:
+                        return await work()
+                    except RingError:
+                        await asyncio.sleep(self._node.settings.stabilize_period)
+        except TimeoutError:
+            raise Unavailable("the ring is changing: not every member answered in time, try again") from None
+
+    # -- nodes among themselves ----------------------------------------------------------------------------------
+
+    async def exposed_call(self, method: Any, payload: Any) -> bytes:
+        """What another node asks; see `node.remote.pool`."""
+        return await answer(self._node.receive, method, payload)
+
+
+def _text(value: Any, name: str) -> str:
+    if type(value) is not str or not value:
+        raise BadValue(f"{name} is a text such as '127.0.0.1', not {value!r}")
+    return value
+
+
+def _port(value: Any) -> int:
+    if type(value) is not int or not 0 < value < 65536:
+        raise BadValue(f"a port is an integer from 1 to 65535, not {value!r}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """As a plain client can get it: RPyC passes tuples by value and lists and dicts by reference."""
+    if type(value) in (list, tuple):
+        return tuple(_plain(item) for item in value)
+    if type(value) is dict:
+        return tuple((_plain(name), _plain(item)) for name, item in value.items())
+    return value
+
+
+def _fingers(report: chord.MemberReport) -> tuple[tuple[str, str, str, int], ...]:
+    table = FingerTable(report.me, report.fingers.runs)
+    fingers = ((report.me.id.finger_start(i), table.finger(i)) for i in range(BITS))
+    return tuple((start.hex, f.id.hex, f.address.host, f.address.port) for start, f in fingers)
+
+
+ATTRIBUTES: dict[str, Callable[[chord.MemberReport], Any]] = {
+    "node_ip": lambda report: report.me.address.host,
+    "node_port": lambda report: report.me.address.port,
+    "node_id": lambda report: report.me.id.hex,
+    "neighbour_ip": lambda report: report.neighbour.address.host,
+    "neighbour_port": lambda report: report.neighbour.address.port,
+    "neighbour_id": lambda report: report.neighbour.id.hex,
+    "predecessor_ip": lambda report: report.predecessor and report.predecessor.address.host,
+    "predecessor_port": lambda report: report.predecessor and report.predecessor.address.port,
+    "predecessor_id": lambda report: report.predecessor and report.predecessor.id.hex,
+    "successors": lambda report: tuple((s.address.host, s.address.port, s.id.hex) for s in report.successors),
+    "finger_table": _fingers,
+}
+"""What a member reports of itself."""
+
+OF_THE_RING = ("number", "max", "keys")
+"""What takes a look at the whole ring: its number, the highest number, how many keys its arc holds."""
