@@ -40,20 +40,25 @@ class Grants:
         return point
 
 
-async def bisect_widest(arcs: dict[Identifier, int], admit: Callable[[Identifier, int], Awaitable[Identifier]]) -> Identifier:
-    """Ask the owners of the widest of `arcs` (owner to width), widest first, for a half; the id granted.
+ATTEMPTS = 64
+"""How many owners are asked before a newcomer gives up; each refusal means that another newcomer was faster."""
 
-    `admit(owner, width)` raises NotGranted with what the owner really has. Raises Unavailable if nobody grants.
+
+async def bisect_widest(
+    survey: Callable[[], Awaitable[dict[Identifier, int]]], admit: Callable[[Identifier, int], Awaitable[Identifier]]
+) -> Identifier:
+    """Ask the owner of the widest arc for a half of it; the id granted.
+
+    `survey()` gives the owners and their arcs' widths. It may be late: arcs only get narrower, so an arc that is still
+    as wide as the widest was is a widest one. `admit(owner, width)` raises NotGranted with what the owner really has;
+    then the ring is surveyed anew. Raises Unavailable if nobody grants.
     """
-    width_of = dict(arcs)
-    while width_of:
-        owner = max(width_of, key=lambda each: (width_of[each], -each))
+    left: dict[Identifier, int] = {}
+    for _ in range(ATTEMPTS):
+        widths = {owner: min(width, left.get(owner, width)) for owner, width in (await survey()).items()}
+        owner = max(widths, key=lambda each: (widths[each], -each))
         try:
-            return await admit(owner, width_of[owner])
+            return await admit(owner, widths[owner])
         except NotGranted as refusal:
-            left = int.from_bytes(refusal.args[1], "big")
-            if 2 <= left < width_of[owner]:
-                width_of[owner] = left
-            else:
-                del width_of[owner]
+            left[owner] = int.from_bytes(refusal.args[1], "big")
     raise Unavailable("no member of the ring admits a newcomer: try again in a moment, or give an id with --id")

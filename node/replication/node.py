@@ -221,17 +221,20 @@ class RingNode:
 
     async def _place(self, through: Contact) -> Identifier:
         """An id that bisects the widest arc."""
-        views = await census(self.neighbours, await self.neighbours.view(through))
-        self.acquaintances.met(view.me for view in views if view.me.address != self.address)
-        contacts = {view.me.id: view.me for view in views}
-        ids = [view.me.id for view in views]
-        widths = {end: Arc(start, end).width for start, end in zip([ids[-1], *ids[:-1]], ids, strict=True)}
+        contacts: dict[Identifier, Contact] = {}
+
+        async def survey() -> dict[Identifier, int]:
+            views = await census(self.neighbours, await self.neighbours.view(through))
+            self.acquaintances.met(view.me for view in views if view.me.address != self.address)
+            contacts.update({view.me.id: view.me for view in views})
+            ids = [view.me.id for view in views]
+            return {end: Arc(start, end).width for start, end in zip([ids[-1], *ids[:-1]], ids, strict=True)}
 
         async def admit(owner: Identifier, width: int) -> Identifier:
             request = chord.Admission(owner, width.to_bytes(21, "big"))
             return await self.neighbours.ask(chord.ADMIT, contacts[owner], request)
 
-        return await bisect_widest(widths, admit)
+        return await bisect_widest(survey, admit)
 
     def _settle_in(self, member: Member) -> None:
         self.residence.members[member.me.id] = member
