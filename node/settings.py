@@ -58,7 +58,7 @@ class Settings:
     # -- the wire --
     connect: float = 1.0
     """Deadline of a TCP connect."""
-    handshake: float = 5.0
+    handshake: float = 60.0
     """A new connection must have sent one whole frame within this."""
     half_frame: float = 10.0
     """A frame that has begun must be whole within this, or make progress of `half_frame_bytes`."""
@@ -69,7 +69,7 @@ class Settings:
     backoff: float = 0.05
     """First wait before reconnecting; doubles with jitter up to `backoff_limit`."""
     backoff_limit: float = 1.0
-    max_frame: int = 16 * MIB
+    max_frame: int = 8 * MIB
     """Largest frame taken in. A larger request is skipped and refused; see `max_skip`."""
     max_skip: int = 256 * MIB
     """A frame that declares more than this costs its sender the connection."""

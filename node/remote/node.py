@@ -85,11 +85,10 @@ class Node:
         first = await _resolved(options.first.host, options.first.port) if options.first else None
         self._store = await open_store(options.data, durability=options.durability)
         self._pool = Pool(settings, random.Random())
-        self._listener = Listener(None, settings, options.listen, options.port)
-        await self._listener.start()
+        self._listener = Listener(settings, options.listen, options.port)
+        self._listener.bind()
         address = Address(advertised.host, self._listener.port)
-        seeded = random.Random()
-        self._node = await RingNode.open(address, self._store, self._pool, settings, seeded, _clock)
+        self._node = await RingNode.open(address, self._store, self._pool, settings, random.Random(), _clock)
         self._listener.serve(RingService(self._node))
         await self._node.start(StartOptions(options.members, options.id, first, options.alone))
 

@@ -7,10 +7,8 @@ Arguments and results are plain values. The methods translate between people's v
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
-
-import rpyc
 
 from node.chord import messages as chord
 from node.chord.fingers import FingerTable
@@ -25,11 +23,10 @@ from node.values import key_of, pack_value, unpack_value
 ConnInfo = tuple[str, int, str, str]
 
 
-class RingService(rpyc.Service):  # type: ignore[misc]
+class RingService:
     """The remote object that a node is. One for all connections; it keeps nothing of any of them."""
 
     def __init__(self, node: RingNode) -> None:
-        super().__init__()
         self._node = node
 
     # -- keys and values -----------------------------------------------------------------------------------------
@@ -104,13 +101,14 @@ class RingService(rpyc.Service):  # type: ignore[misc]
         await self._within_operation(self._node.update_finger_table)
         return True
 
-    async def _within_operation(self, work: Callable[[], Any]) -> None:
+    async def _within_operation(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it, once more if a member vanished meanwhile, within the deadline of an operation."""
         try:
             async with asyncio.timeout(self._node.settings.operation):
                 while True:
                     try:
-                        return await work()
+                        await work()
+                        return
                     except RingError:
                         await asyncio.sleep(self._node.settings.stabilize_period)
         except TimeoutError:
