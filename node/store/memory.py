@@ -1,0 +1,150 @@
+"""The simulated disk: what is committed becomes durable a moment later, in order; what is not durable is lost in a crash.
+
+Implements the store on virtual time. No threads, no files, nothing drawn but from the Random it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Awaitable
+from random import Random
+from typing import Any
+
+from node.errors import StoreFull
+from node.identifiers import RING, Arc, Identifier
+from node.store.interface import Batch, Cursor, Record
+
+Name = tuple[Identifier, bytes]
+
+
+class MemoryDisk:
+    """What outlives a process: the durable records and notes."""
+
+    def __init__(self) -> None:
+        self.records: dict[Name, bytes] = {}
+        self.names: list[Name] = []
+        self.notes: dict[str, bytes] = {}
+        self.full = False
+        """A full disk refuses every commit."""
+        self.life = 0
+
+    def crash(self, *, power: bool = False) -> None:
+        """The process is gone, and with it every commit that was not durable. `power` makes no difference here: nothing
+        is told durable that is only in a page cache."""
+        self.life += 1
+
+    def wipe(self) -> None:
+        """The disk was replaced."""
+        self.records, self.names, self.notes = {}, [], {}
+
+    def apply(self, batch: Batch) -> None:
+        """All changes of a batch, in order."""
+        for change in batch.changes:
+            self._apply(change)
+
+    def _apply(self, change: tuple[Any, ...]) -> None:
+        match change:
+            case ("put", position, key, body):
+                if (position, key) not in self.records:
+                    insort(self.names, (position, key))
+                self.records[position, key] = body
+            case ("delete", position, key):
+                if self.records.pop((position, key), None) is not None:
+                    del self.names[bisect_left(self.names, (position, key))]
+            case ("delete_arc", arc):
+                for name in names_in(self.names, arc):
+                    del self.records[name]
+                self.names = [name for name in self.names if name in self.records]
+            case ("note", name, content):
+                self.notes[name] = content
+
+
+class MemoryStore:
+    """`Store` on a MemoryDisk, for as long as the process that opened it lives."""
+
+    def __init__(self, disk: MemoryDisk, random: Random, latency: float = 0.001) -> None:
+        """`latency`: mean seconds until a commit is durable."""
+        self._disk = disk
+        self._random = random
+        self._latency = latency
+        self._life = disk.life
+        self._due = 0.0
+
+    async def get(self, position: Identifier, key: bytes) -> bytes | None:
+        """See `Store.get`."""
+        return self._disk.records.get((position, key))
+
+    async def get_many(self, wanted: list[Name]) -> list[bytes | None]:
+        """See `Store.get_many`."""
+        return [self._disk.records.get(name) for name in wanted]
+
+    def commit(self, batch: Batch) -> Awaitable[None]:
+        """See `Store.commit`."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._due = max(self._due, loop.time() + self._random.expovariate(1 / self._latency))
+        loop.call_at(self._due, self._commit, batch, done)
+        return done
+
+    def _commit(self, batch: Batch, done: asyncio.Future[None]) -> None:
+        if self._disk.life != self._life:
+            return
+        if self._disk.full:
+            if not done.done():
+                done.set_exception(StoreFull("the simulated disk is full"))
+            return
+        self._disk.apply(batch)
+        if not done.done():
+            done.set_result(None)
+
+    async def snapshot(self) -> MemorySnapshot:
+        """See `Store.snapshot`."""
+        return MemorySnapshot(dict(self._disk.records), list(self._disk.names))
+
+    async def count(self, arc: Arc) -> int:
+        """See `Store.count`."""
+        return len(names_in(self._disk.names, arc))
+
+    async def read_note(self, name: str) -> bytes | None:
+        """See `Store.read_note`."""
+        return self._disk.notes.get(name)
+
+    async def close(self) -> None:
+        """See `Store.close`: waits for what was committed."""
+        await self.commit(Batch())
+
+
+class MemorySnapshot:
+    """A copy."""
+
+    def __init__(self, records: dict[Name, bytes], names: list[Name]) -> None:
+        self._records = records
+        self._names = names
+
+    async def scan(self, arc: Arc, after: Cursor | None, limit: int) -> tuple[list[Record], Cursor | None]:
+        """See `Snapshot.scan`."""
+        names = names_in(self._names, arc)
+        if after is not None:
+            seen = (arc.start.distance_to(after.position) or RING, after.key)
+            names = [name for name in names if (arc.start.distance_to(name[0]) or RING, name[1]) > seen]
+        chunk: list[Record] = []
+        size = 0
+        for position, key in names:
+            if size >= limit:
+                return chunk, Cursor(chunk[-1].position, chunk[-1].key)
+            body = self._records[position, key]
+            chunk.append(Record(position, key, body))
+            size += len(key) + len(body)
+        return chunk, None
+
+    async def close(self) -> None:
+        """See `Snapshot.close`."""
+        self._records, self._names = {}, []
+
+
+def names_in(names: list[Name], arc: Arc) -> list[Name]:
+    """Those of the ascending `names` that lie in `arc`, clockwise from its start."""
+    first = bisect_right(names, (arc.start, b"\xff" * 5000))
+    ordered = names[first:] + names[:first]
+    return [name for name in ordered if name[0] in arc]
