@@ -61,6 +61,7 @@ class Transfer:
     number: int = -1
     changes: Changes | None = None
     frozen: bool = False
+    releasing: bool = False
     step: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -81,8 +82,11 @@ class Source:
             raise Moved(f"nothing of {request.arc} is held here", None)
         if any(arc.intersect(held[0].arc) for arc in self._holder.fetching):
             raise NotServing(f"{held[0].arc} is being fetched by this node itself: ask again")
-        for old in [t for t in self._transfers.values() if t.piece.arc.intersect(held[0].arc)]:
-            self._end(old)
+        overlapping = [t for t in self._transfers.values() if t.piece.arc.intersect(held[0].arc)]
+        if any(transfer.releasing for transfer in overlapping):
+            raise NotServing(f"{held[0].arc} is going to another node at this moment: ask again")
+        for transfer in overlapping:
+            self._end(transfer)
         name = self._random.randbytes(16)
         watch = self._holder.watch(held[0].arc)
         self._transfers[name] = Transfer(name, request.by, held[0], watch, asyncio.get_running_loop().time())
@@ -117,26 +121,33 @@ class Source:
     async def release(self, name: bytes) -> bool:
         """Give the arc up, durably; False if the transfer is void and the arc stays here."""
         transfer = self._transfers.get(name)
-        if transfer is None or not transfer.frozen:
-            return name in self._holder.holdings.released
-        batch = Batch()
-        batch.delete_arc(transfer.piece.arc)
+        if transfer is not None and transfer.frozen:
+            async with transfer.step:  # asked twice, the second must not answer before the first has an answer
+                if self._transfers.get(name) is transfer:
+                    await self._let_go(transfer)
+        return name in self._holder.holdings.released
+
+    async def _let_go(self, transfer: Transfer) -> None:
         arc = transfer.piece.arc
-        del self._transfers[name]
+        if self._holder.holdings.missing(arc):
+            self._end(transfer)
+            return
+        transfer.releasing = True
+        batch = Batch()
+        batch.delete_arc(arc)
         try:
-            await self._holder.change(lambda holdings: holdings.releasing(arc, name), batch)
+            await self._holder.change(lambda holdings: holdings.releasing(arc, transfer.name), batch)
             self._holder.went_to(arc, transfer.by)
         finally:
-            self._holder.unwatch(transfer.watch)
-            self._holder.thaw(arc)
-        return True
+            transfer.releasing = False
+            self._end(transfer)
 
     def expire(self) -> None:
         """Void transfers whose destination has gone quiet."""
         now = asyncio.get_running_loop().time()
         for transfer in list(self._transfers.values()):
             patience = self._settings.freeze if transfer.frozen else 4 * self._settings.operation
-            if now - transfer.used > patience:
+            if now - transfer.used > patience and not transfer.releasing:
                 log.info("hand-over of %s is void: its destination went quiet", transfer.piece.arc)
                 self._end(transfer)
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from node.chord.member import Member
 from node.chord.neighbours import Acquaintances, Neighbours
 from node.chord.placement import bisect_widest
 from node.codec import Address, Contact, Message, pack, unpack
-from node.errors import BadUsage, Definite, IdTaken, NotAMember, OutcomeUnknown, RingError, Unavailable, WrongRing
+from node.errors import BadUsage, Definite, IdTaken, NotAMember, OutcomeUnknown, RingError, Unavailable, Unreachable, WrongRing
 from node.identifiers import BITS, Arc, Identifier
 from node.replication import messages as data
 from node.replication.handover import Destination, Source
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 IDENTITY = "identity"
 KNOWN = "known"
+ATTEMPTS = 4
+"""How often a step of coming up is tried again; with the back-off that is well below a second for a dead address."""
 EVERYTHING = Arc(Identifier(0), Identifier(0))
 
 
@@ -139,9 +142,7 @@ class RingNode:
             await self.holder.change(self._whole_ring)
             through = self.residence.first.me
         else:
-            hello = await self._hello_of(options.first)
-            if not hello.members:
-                raise NotAMember(f"{options.first} has not joined a ring yet: try again in a moment")
+            hello = await self._insisting(partial(self._hello_of, options.first))
             self._belong_to(hello.ring)
             through = hello.members[0]
             await self._join(through, options.id)
@@ -155,8 +156,8 @@ class RingNode:
         note = await self.store.read_note(KNOWN)
         known = unpack(tuple[Contact, ...], note) if note else ()
         self.acquaintances.met(known)
-        addresses = {contact.address for contact in known} | ({options.first} if options.first else set())
-        addresses.discard(self.address)
+        named = [contact.address for contact in known] + ([options.first] if options.first else [])
+        addresses = [address for address in dict.fromkeys(named) if address != self.address]
         through = None if options.alone or not addresses else await self._meet_again(addresses, options.first)
         ids = list(self.identity.members)
         if through is None:
@@ -168,7 +169,7 @@ class RingNode:
             await self._join(through, None)
         await self._remember()
 
-    async def _meet_again(self, addresses: set[Address], first: Address | None) -> Contact | None:
+    async def _meet_again(self, addresses: list[Address], first: Address | None) -> Contact | None:
         """Someone of our ring who serves; None if this node is the one to begin, as the smallest of those coming up."""
         loop = asyncio.get_running_loop()
         company_since: float | None = None
@@ -206,10 +207,10 @@ class RingNode:
     async def _join(self, through: Contact, wanted: Identifier | None) -> None:
         """Bring one member into the ring, at the id wanted or where the widest arc is."""
         for _ in range(8):
-            identifier = wanted if wanted is not None else await self._place(through)
+            identifier = wanted if wanted is not None else await self._insisting(partial(self._place, through))
             member = Member(Contact(identifier, self.address), self.neighbours, self.acquaintances)
             try:
-                await member.join(through)
+                await self._insisting(partial(member.join, through))
             except IdTaken:
                 if wanted is not None:
                     raise
@@ -218,6 +219,16 @@ class RingNode:
             await member.announce()
             return
         raise Unavailable("no place in the ring stayed free long enough to join: try again")
+
+    async def _insisting(self, step: Callable[[], Awaitable[T]]) -> T:
+        """A step of coming up, tried again while messages are lost or the other side is not ready."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return await step()
+            except (Unreachable, OutcomeUnknown, NotAMember, Unavailable) as error:
+                log.debug("coming up: %s; trying again", error)
+            await asyncio.sleep(self.settings.backoff * 2**attempt)
+        return await step()
 
     async def _place(self, through: Contact) -> Identifier:
         """An id that bisects the widest arc."""
@@ -386,8 +397,6 @@ class RingNode:
         Returns its contact. Nothing happens if it is here already. Raises WrongRing if it has company elsewhere.
         """
         hello = await self._hello_of(address)
-        if not hello.members:
-            raise NotAMember(f"{address} has not come up yet: try again in a moment")
         if hello.ring == self.identity.ring:
             return hello.members[0]
         if not hello.alone:
@@ -430,11 +439,15 @@ class RingNode:
     # -- who answers what ----------------------------------------------------------------------------------------
 
     async def _hello_of(self, address: Address) -> data.Hello:
-        return await data.HELLO.ask(self.neighbours.transport, address, None, deadline=self.settings.call)
+        """The greeting of a node that is in a ring. Raises NotAMember if it has not come up yet."""
+        hello = await data.HELLO.ask(self.neighbours.transport, address, None, deadline=self.settings.call)
+        if not (hello.serving and hello.members):
+            raise NotAMember(f"{address} has not joined a ring yet: try again in a moment")
+        return hello
 
     async def _hello_if_any(self, address: Address) -> data.Hello | None:
         try:
-            return await self._hello_of(address)
+            return await data.HELLO.ask(self.neighbours.transport, address, None, deadline=self.settings.call)
         except (Definite, OutcomeUnknown):
             return None
 
