@@ -5,6 +5,7 @@ Thin on purpose: what a node is, only `boot` knows, a coroutine function that is
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -98,13 +99,19 @@ class Host:
         if self._boot is not None:
             self.process.spawn(self._boot(self), name=f"boot of {self.name}")
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> object:
-        """Start a task of the process here."""
-        return self._running().spawn(work)
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a task of the process here. Raises Crashed if none runs."""
+        if self.process is None:
+            work.close()
+            raise Crashed(f"{self.name} was never started")
+        return self.process.spawn(work)
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await work done by the process here. Raises Crashed if it is killed meanwhile."""
-        return await self._running().run(work)
+        """Await work done by the process here. Raises Crashed if none runs, or if it is killed meanwhile."""
+        if self.process is None:
+            work.close()
+            raise Crashed(f"{self.name} was never started")
+        return await self.process.run(work)
 
     def pause(self) -> None:
         """SIGSTOP."""

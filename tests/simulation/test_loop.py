@@ -68,11 +68,10 @@ def test_a_task_group_cancels_the_others_when_one_fails() -> None:
         raise ValueError("one of us")
 
     async def main() -> float:
-        with pytest.raises(ExceptionGroup) as caught:
+        with pytest.raises(ExceptionGroup):
             async with asyncio.TaskGroup() as group:
                 group.create_task(asyncio.sleep(100))
                 group.create_task(fail())
-        assert caught.group_contains(ValueError) if hasattr(caught, "group_contains") else True
         return now()
 
     assert run(main()) == 1
@@ -375,9 +374,11 @@ def test_timers_of_a_paused_process_fire_late_and_in_order() -> None:
         fired: list[tuple[str, float]] = []
 
         async def node() -> None:
-            loop = asyncio.get_running_loop()
+            def fire(name: str) -> None:
+                fired.append((name, now()))
+
             for name, delay in (("b", 3), ("a", 2), ("c", 20)):
-                loop.call_later(delay, lambda name=name: fired.append((name, now())))
+                asyncio.get_running_loop().call_later(delay, fire, name)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(4):
                     await asyncio.sleep(100)
