@@ -6,7 +6,7 @@ Several candidates are kept at each step, so that a dead member on the way costs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from node.chord.messages import ROUTE, Route, RouteQuestion
@@ -45,7 +45,7 @@ async def find_successor(
     point: Identifier,
     origin: Contact,
     first: Route,
-    suspect: Callable[[Contact], Awaitable[None]] | None = None,
+    doubt: Callable[[Contact], None] | None = None,
 ) -> Found:
     """Walk to the successor of `point`, beginning with the route that `origin` itself, or a first contact, gave.
 
@@ -67,8 +67,8 @@ async def find_successor(
                 try:
                     route = await neighbours.ask(ROUTE, closest, RouteQuestion(closest.id, point))
                 except (Definite, OutcomeUnknown):
-                    if suspect is not None:
-                        await suspect(closest)
+                    if doubt is not None:
+                        doubt(closest)
                     route = Route((), ())
                     continue
                 told_by = closest

@@ -310,12 +310,12 @@ class Member:
     async def find_successor(self, point: Identifier) -> Found:
         """The successor of `point`, looked up from here through fingers. Raises Unavailable."""
         first = self.route(RouteQuestion(self.me.id, point))
-        return await find_successor(self.neighbours, point, self.me, first, self._suspect)
+        return await find_successor(self.neighbours, point, self.me, first, self.doubt)
 
     # -- small things --------------------------------------------------------------------------------------------
 
-    async def _suspect(self, contact: Contact) -> None:
-        """A finger did not answer a look-up: do without it until it is looked up again."""
+    def doubt(self, contact: Contact) -> None:
+        """A finger did not answer: do without it until it is looked up again."""
         self.fingers = self.fingers.without(contact)
 
     def _helpers(self) -> list[Contact]:

@@ -73,6 +73,7 @@ class Router:
                 failure: RingError = error
             except OutcomeUnknown as error:
                 if not repeatable:
+                    self._forget(target)
                     raise
                 failure = error
             target = self._elsewhere(failure, target)
@@ -91,10 +92,16 @@ class Router:
             return target
         if isinstance(failure, Moved) and failure.args[1:] and failure.args[1]:
             return Address(*failure.args[1])
-        for contact in [c for c in self._known.values() if c.address == target]:
+        self._forget(target)
+        return None
+
+    def _forget(self, address: Address | None) -> None:
+        """Do not guess this node again until it is met again."""
+        for contact in [c for c in self._known.values() if c.address == address]:
             del self._known[contact.id]
             self._ordered.remove(contact.id)
-        return None
+            for member in self._residence.members.values():
+                member.doubt(contact)
 
     def _guess(self, position: Identifier) -> Address | None:
         """The node of the first known member at or after the position."""

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from node.chord.invariant import Watch, holds
+from node.chord.member import Member
 from node.codec import Address
 from node.errors import RingError
 from node.identifiers import BITS, Identifier, successor_index
@@ -19,10 +21,35 @@ from node.store.memory import MemoryStore
 SETTINGS = Settings.profile("local")
 
 
+class InvariantBroken(AssertionError):
+    """Zave's invariant does not hold."""
+
+
+class WatchedNode(RingNode):
+    """A node whose every change of a list is told to the ring's watch at the moment it happens."""
+
+    watch: Callable[[Member], None]
+
+    def _settle_in(self, member: Member) -> None:
+        super()._settle_in(member)
+        self.watch(member)
+
+    def _ring_changed(self) -> None:
+        super()._ring_changed()
+        for member in self.residence.members.values():
+            self.watch(member)
+
+
 class SimulatedRing:
-    """Hosts and the nodes that run on them."""
+    """Hosts and the nodes that run on them.
+
+    Zave's invariant is kept up to date at every change of a list, every join and every death; `checking` makes it an
+    error if it does not hold.
+    """
 
     def __init__(self, seed: int, faults: Faults = CALM, settings: Settings = SETTINGS) -> None:
+        self.invariant = Watch(settings.successors)
+        self.checking = False
         self.world = World(seed, faults)
         self.random = Random(f"scenario {seed}")
         self.settings = settings
@@ -38,7 +65,9 @@ class SimulatedRing:
 
     async def _boot(self, host: Host, options: StartOptions) -> None:
         store = MemoryStore(host.disk, host.random)
-        node = await RingNode.open(host.address, store, host.transport, self.settings, host.random, host.clock)
+        node = await WatchedNode.open(host.address, store, host.transport, self.settings, host.random, host.clock)
+        assert isinstance(node, WatchedNode)
+        node.watch = self._changed
         self.nodes[host.address] = node
         host.listen(node.receive)
         await node.start(options)
@@ -57,20 +86,33 @@ class SimulatedRing:
     async def leave(self, host: Host) -> None:
         """A graceful leave, and the end of the process."""
         await host.run(self.node(host).leave())
-        host.crash()
+        self.crash(host)
 
-    def lists(self) -> dict[Identifier, tuple[Identifier, ...]]:
-        """The successor list of every live member."""
-        return {
-            member.me.id: tuple(contact.id for contact in member.state.successors)
-            for host in self.world.hosts
-            if host.alive
-            for member in self.node(host).residence.members.values()
-        }
+    def crash(self, host: Host) -> None:
+        """The process is gone, with what was not durable."""
+        for member in self.nodes.pop(host.address).residence.members:
+            self.invariant.remove(member)
+        host.crash(power=True)
+        self._check("the death of a member")
+
+    def may_crash(self, host: Host) -> bool:
+        """Zave's precondition of *fail*: the invariant holds without this host."""
+        left = dict(self.invariant.ring)
+        for member in self.node(host).residence.members:
+            del left[member]
+        return holds(left, self.settings.successors)
+
+    def _changed(self, member: Member) -> None:
+        self.invariant.update(member.me.id, tuple(contact.id for contact in member.state.successors))
+        self._check(f"a change of {member.me}")
+
+    def _check(self, event: str) -> None:
+        if self.checking and not self.invariant.holds():
+            raise InvariantBroken(f"after {event}: {self.invariant.broken()}")
 
     def is_ideal(self, fingers: bool = False) -> bool:
         """Whether every live member's pointers are exactly what they should be."""
-        members = [m for h in self.world.hosts if h.alive for m in self.node(h).residence.members.values()]
+        members = [member for node in self.nodes.values() for member in node.residence.members.values()]
         ordered = sorted(member.me.id for member in members)
         for member in members:
             at = ordered.index(member.me.id)
