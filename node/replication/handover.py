@@ -5,6 +5,7 @@
     delta ... what was written behind the cursor meanwhile, until little is left
     freeze    writes of the arc wait, the last changes go over; the destination notes durably that it is *prepared*
     release   the source gives the arc up durably; from here on the destination answers for it
+    confirm   the destination does; a source that leaves the ring may go
 
 At every moment at most one of the two answers. If either dies on the way, the destination knows whether the source let
 go (`released`) or must ask it; a source that is not asked to release in time takes writes again, and the transfer is void.
@@ -26,6 +27,7 @@ from node.replication.holder import Holder, Watch, copy_of
 from node.replication.holdings import Holdings, Piece, Prepared, subtract
 from node.replication.messages import (
     BEGIN,
+    CONFIRM,
     DELTA,
     PULL,
     RELEASE,
@@ -73,6 +75,7 @@ class Source:
         self._settings = settings
         self._random = random
         self._transfers: dict[bytes, Transfer] = {}
+        self._unconfirmed: dict[bytes, None] = {}
 
     async def begin(self, request: Begin) -> Begun:
         """Begin to hand over the first piece held of an arc. Raises Moved if nothing of it is held, NotServing while
@@ -111,10 +114,8 @@ class Source:
             if request.freeze and not transfer.frozen:
                 transfer.frozen = True
                 await self._holder.freeze(transfer.piece.arc)
-            written = list(transfer.watch.written)[: None if transfer.frozen else DELTA_RECORDS]
-            for name in written:
-                del transfer.watch.written[name]
-            copies = await self._holder.copies(written)
+            limit = None if transfer.frozen else DELTA_RECORDS
+            copies = await self._holder.copies(self._holder.written(transfer.watch, limit))
             transfer.number, transfer.changes = request.number, Changes(copies, len(transfer.watch.written))
             return transfer.changes
 
@@ -133,6 +134,7 @@ class Source:
             self._end(transfer)
             return
         transfer.releasing = True
+        self._unconfirmed[transfer.name] = None
         batch = Batch()
         batch.delete_arc(arc)
         try:
@@ -141,6 +143,15 @@ class Source:
         finally:
             transfer.releasing = False
             self._end(transfer)
+
+    async def confirm(self, name: bytes) -> None:
+        """The destination answers for the arc now."""
+        self._unconfirmed.pop(name, None)
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether a destination may still have to ask what became of a release."""
+        return bool(self._unconfirmed)
 
     def expire(self) -> None:
         """Void transfers whose destination has gone quiet."""
@@ -202,16 +213,18 @@ class Destination:
             self._holder.unwatch(watch)
         return piece.arc
 
-    async def resolve(self, prepared: Prepared) -> None:
+    async def resolve(self, prepared: Prepared, attempts: int = ATTEMPTS) -> None:
         """Ask the source to let go, and answer for the arc if it did. Raises if the source does not answer."""
-        released = await self._ask(RELEASE, prepared.source, prepared.transfer)
+        released = await self._ask(RELEASE, prepared.source, prepared.transfer, attempts=attempts)
 
         def settled(holdings: Holdings) -> Holdings:
-            return holdings.resolved(prepared.transfer).adding(prepared.pieces if released else ())
+            left = holdings.resolved(prepared.transfer)
+            return left.adding(_since(holdings, prepared.pieces)) if released else left
 
         await self._holder.change(settled)
         if not released:
             raise Moved("the hand-over became void: begin again", None)
+        await self._ask(CONFIRM, prepared.source, prepared.transfer, attempts=attempts)
 
     async def _make_room(self, piece: Piece, mine: tuple[Piece, ...]) -> None:
         """Where nothing is held, left-overs go; where something is, its new writes must win over what is fetched."""
@@ -245,13 +258,18 @@ class Destination:
             number += 1
             freeze = changes.left <= DELTA_RECORDS
 
-    async def _ask(self, method: Method[Q, A], to: Address, question: Q) -> A:
+    async def _ask(self, method: Method[Q, A], to: Address, question: Q, attempts: int = ATTEMPTS) -> A:
         """One step, repeated if its answer is lost: every step gives the same answer again."""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts - 1):
             try:
                 return await method.ask(self._transport, to, question, deadline=self._settings.call)
-            except (OutcomeUnknown, Unreachable):
-                if attempt == ATTEMPTS - 1:
-                    raise
-                await asyncio.sleep(self._settings.backoff * 2**attempt)
-        raise AssertionError("unreachable")
+            except (OutcomeUnknown, Unreachable) as error:
+                log.debug("hand-over: %s; trying again", error)
+            await asyncio.sleep(self._settings.backoff * 2**attempt)
+        return await method.ask(self._transport, to, question, deadline=self._settings.call)
+
+
+def _since(holdings: Holdings, fetched: tuple[Piece, ...]) -> list[Piece]:
+    """What is held once `fetched` is ours: itself, merged with what was taken over while its source did not answer."""
+    newer = [(held, piece) for piece in fetched for held in holdings.within(piece.arc) if held.epoch > piece.epoch]
+    return [*fetched, *(held.merged(piece, held.arc) for held, piece in newer)]

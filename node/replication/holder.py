@@ -153,16 +153,23 @@ class Holder:
         return there
 
     async def _writable(self, position: Identifier) -> None:
-        """Wait until the position is held, not frozen, and the node stands. Raises Moved, NotServing."""
-        while True:
-            self._piece_for(position)
-            frozen = next((event for arc, event in self._frozen.items() if position in arc), None)
-            if frozen is not None:
-                await frozen.wait()
-            elif self.stands:
-                return
-            else:
-                await self._standing()
+        """Wait until the position is held, not frozen, and the node stands; not longer than whoever asked will wait.
+
+        Raises Moved, NotServing.
+        """
+        try:
+            async with asyncio.timeout(self.settings.call / 2):
+                while True:
+                    self._piece_for(position)
+                    frozen = next((event for arc, event in self._frozen.items() if position in arc), None)
+                    if frozen is not None:
+                        await frozen.wait()
+                    elif self.stands:
+                        return
+                    else:
+                        await self._standing()
+        except TimeoutError:
+            raise NotServing(f"{position.hex[:8]}.. is on its way to another node: try again") from None
 
     def _piece_for(self, position: Identifier) -> None:
         if self.holdings.at(position) is None:
@@ -213,10 +220,17 @@ class Holder:
     # -- for hand-overs ------------------------------------------------------------------------------------------
 
     def watch(self, arc: Arc) -> Watch:
-        """From now on remember which keys of `arc` are written here."""
-        watch = Watch(arc)
+        """From now on remember which keys of `arc` are written here, beginning with the writes not durable yet."""
+        watch = Watch(arc, {name: None for name in self._pending if name[0] in arc})
         self._watches.append(watch)
         return watch
+
+    def written(self, watch: Watch, limit: int | None) -> list[tuple[Identifier, bytes]]:
+        """Take the next keys out of a watch, at most `limit`; one whose write is not durable yet stays in it."""
+        durable = [name for name in watch.written if name not in self._pending][:limit]
+        for name in durable:
+            del watch.written[name]
+        return durable
 
     def unwatch(self, watch: Watch) -> None:
         """Enough of that."""

@@ -482,6 +482,7 @@ class RingNode:
         connect(data.PULL, source.pull)
         connect(data.DELTA, source.delta)
         connect(data.RELEASE, source.release)
+        connect(data.CONFIRM, source.confirm)
 
 
 def _soon(handler: Callable[[Any], T]) -> Callable[[Any], Awaitable[T]]:

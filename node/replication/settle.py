@@ -78,7 +78,7 @@ class Settlement:
     async def _round(self) -> None:
         self._source.expire()
         for prepared in self._holder.holdings.prepared:
-            await self._attempt(self._destination.resolve(prepared))
+            await self._attempt(self._destination.resolve(prepared, attempts=1))
         if self.leaving:
             return
         await self._take_offers()
@@ -95,41 +95,57 @@ class Settlement:
                     await self._fetch(offer.source, part)
 
     async def _fill_gaps(self) -> None:
-        now = asyncio.get_running_loop().time()
-        vacant: dict[Arc, float] = {}
+        vacant: set[Arc] = set()
+        certain: set[Arc] = set()
         for member in list(self._residence.members.values()):
             arc = member.state.arc
-            gaps = self._holder.holdings.missing(arc) if arc is not None else ()
-            if not gaps:
+            if arc is None or not self._holder.holdings.missing(arc):
                 continue
             others = self._residence.others_after(member)
-            answers = await asyncio.gather(*(self._holds(other, arc) for other in others if arc is not None))
+            answers = await asyncio.gather(*(self._holds(other, arc) for other in others))
             for other, held in zip(others, answers, strict=True):
-                for piece in held or ():
-                    for gap in gaps:
-                        for part in gap.intersect(piece.arc):
-                            self._holder.went_to(part, other.address)
-                            await self._fetch(other.address, part)
-            if all(held == () for held in answers):
-                for gap in gaps:
-                    vacant |= dict.fromkeys(self._holder.holdings.missing(gap), now)
-        await self._take_over(vacant, now)
+                await self._fetch_from(other, arc, held or ())
+            if not any(answers):
+                gaps = self._holder.holdings.missing(arc)
+                vacant.update(gaps)
+                if all(held is not None for held in answers):
+                    certain.update(gaps)
+        self._leases.vacant = self._since(vacant, certain)
+        await self._take_over(certain)
 
-    async def _take_over(self, vacant: dict[Arc, float], now: float) -> None:
-        """Take over what has been vacant for longer than any lease."""
-        before = self._leases.vacant
+    async def _fetch_from(self, other: Contact, arc: Arc, held: tuple[Piece, ...]) -> None:
+        """Fetch what is missing of `arc` and another node holds."""
+        for piece in held:
+            for gap in self._holder.holdings.missing(arc):
+                for part in gap.intersect(piece.arc):
+                    self._holder.went_to(part, other.address)
+                    await self._fetch(other.address, part)
+
+    def _since(self, vacant: set[Arc], certain: set[Arc]) -> dict[Arc, float]:
+        """Since when arcs are vacant, counted from now or from when it was known before.
+
+        A node that does not answer may hold one: that begins no waiting and ends none. A lease granted meanwhile does.
+        """
+        now = asyncio.get_running_loop().time()
+        result: dict[Arc, float] = {}
         for arc in vacant:
-            known_since = [since for old, since in before.items() if not subtract((arc,), (old,))]
-            vacant[arc] = min(known_since, default=now)
-        self._leases.vacant = vacant
+            before = [since for old, since in self._leases.vacant.items() if not subtract((arc,), (old,))]
+            if before or arc in certain:
+                result[arc] = min(before, default=now)
+        return result
+
+    async def _take_over(self, certain: set[Arc]) -> None:
+        """Take over what has been vacant for longer than any lease and is vacant for certain."""
+        now = asyncio.get_running_loop().time()
         patience = self._settings.lease + self._settings.lease_margin
-        due = [arc for arc, since in vacant.items() if now - since >= patience]
+        due = [arc for arc, since in self._leases.vacant.items() if arc in certain and now - since >= patience]
         if not due:
             return
         pieces = tuple(piece for arc in due for piece in self._leases.successor_of(arc))
         log.warning("taking over %s: the node that held it does not answer", ", ".join(str(arc) for arc in due))
         await self._attempt(self._holder.change(lambda holdings: holdings.adding(pieces)))
-        self._leases.vacant = {arc: since for arc, since in vacant.items() if arc not in due}
+        for arc in due:
+            self._leases.vacant.pop(arc, None)
 
     async def _offer_excess(self) -> None:
         for piece in self._holder.holdings.excess(self._residence.responsible()):
@@ -158,6 +174,9 @@ class Settlement:
             again = loop.time() + 1.0
             while self._holder.holdings.pieces and loop.time() < again:
                 await asyncio.sleep(self._settings.backoff)
+        patience = loop.time() + self._settings.operation
+        while self._source.unconfirmed and loop.time() < patience:
+            await asyncio.sleep(self._settings.backoff)
         return True
 
     # -- small things --------------------------------------------------------------------------------------------
