@@ -1,0 +1,103 @@
+"""What people type, checked: addresses, ports, ids. Mistakes become click's usage errors, one line each."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from node.codec import Address
+from node.errors import BadUsage, RingError
+from node.identifiers import Identifier
+
+DEFAULT_PORT = 18861
+USAGE, FAILED, INTERRUPTED = 2, 1, 130
+
+
+class PortType(click.ParamType[int]):
+    """A port number."""
+
+    name = "port"
+
+    def __init__(self, least: int = 1) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            port = int(value)
+        except ValueError:
+            port = -1
+        if not self._least <= port <= 65535:
+            self.fail(f"{value!r} is no port: give a number from {self._least} to 65535", param, ctx)
+        return port
+
+
+class AddressType(click.ParamType[Address]):
+    """HOST:PORT."""
+
+    name = "host:port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        if isinstance(value, Address):
+            return value
+        host, colon, port = str(value).rpartition(":")
+        if not colon:
+            host, port = str(value), str(DEFAULT_PORT)
+        if not host:
+            self.fail(f"{value!r} is no address: give HOST:PORT, as 127.0.0.1:{DEFAULT_PORT}", param, ctx)
+        return Address(host.strip("[]"), PortType().convert(port, param, ctx))
+
+
+class IdType(click.ParamType[Identifier]):
+    """40 hex digits."""
+
+    name = "hex"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Identifier:
+        if isinstance(value, Identifier):
+            return value
+        try:
+            return Identifier.from_hex(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def log_to_stderr(level: str) -> None:
+    """Logs as one line each on standard error, which is quiet by default."""
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+
+
+def run(command: click.Command, name: str, arguments: list[str] | None = None) -> int:
+    """Run a command as a program: errors of ours and of usage in one line, the exit code returned."""
+    try:
+        code = command.main(args=arguments, prog_name=name, standalone_mode=False)
+    except click.exceptions.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        print(f"{name}: {error.format_message()} (see {name} --help)", file=sys.stderr)
+        return USAGE
+    except BadUsage as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return USAGE
+    except RingError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return int(code or 0)
+
+
+def run_loop(main: Callable[[], Any]) -> Any:
+    """Run an async main on uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        import asyncio
+
+        return asyncio.run(main())
+    return uvloop.run(main())

@@ -1,0 +1,27 @@
+"""How the scripts at the top of the tree enter: with the project's own environment, or with a word on how to get it.
+
+Imports nothing but the standard library, so that it runs under any Python.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+NEEDED = ("rpyc", "msgspec", "rocksdict", "click")
+
+
+def enter(module: str) -> None:
+    """Run `main()` of a module, in `.venv` if this Python lacks what the project needs."""
+    name = Path(sys.argv[0]).name
+    if sys.version_info < (3, 11):
+        sys.exit(f"{name}: needs Python 3.11 or newer, this is {sys.version.split()[0]}")
+    if any(importlib.util.find_spec(each) is None for each in NEEDED):
+        ours = Path(sys.argv[0]).resolve().parent / ".venv" / "bin" / "python"
+        if ours.exists() and Path(sys.executable) != ours:
+            os.execv(ours, [str(ours), *sys.argv])
+        sys.exit(f"{name}: what the project needs is not installed: run `make setup` first")
+    sys.exit(importlib.import_module(module).main())

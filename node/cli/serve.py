@@ -1,0 +1,126 @@
+"""`python server.py`: start one node and stay until told to leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from node.cli.arguments import DEFAULT_PORT, IdType, PortType, log_to_stderr, run, run_loop
+from node.codec import Address
+from node.errors import BadUsage
+from node.identifiers import Identifier
+from node.settings import PROFILES, Settings
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.argument("first_ip", required=False)
+@click.argument("first_port", required=False, type=PortType(), metavar="[PORT]")
+@click.argument("local_port", required=False, type=PortType(0), metavar="[LOCAL-PORT]")
+@click.option("--port", type=PortType(0), help=f"Port to listen on, same as the third word; 0: a free one. [{DEFAULT_PORT}]")
+@click.option("--listen", default="127.0.0.1", metavar="ADDR", help="Address to listen on and be known by. [127.0.0.1]")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Data directory: keys, id and known members. [~/.local/share/rpychord/PORT]")
+@click.option("--members", type=click.IntRange(1, 1024), default=1, metavar="N",
+              help="Members of the ring this process holds, each with an id of its own. [1]")
+@click.option("--id", "identifier", type=IdType(), metavar="HEX",
+              help="Id of the first member, 40 hex digits. [bisects the widest arc of the ring]")
+@click.option("--alone", is_flag=True,
+              help="This data directory is the last of its ring: do not wait for the other members it knew.")
+@click.option("--insecure", is_flag=True,
+              help="Listen on an address other machines can reach, though nothing is encrypted or checked yet.")
+@click.option("--profile", type=click.Choice(sorted(PROFILES)), default="local",
+              help="All time-outs at once, see node/settings.py. [local]")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
+              help="What is logged on standard error. [warning]")
+def command(
+    first_ip: str | None,
+    first_port: int | None,
+    local_port: int | None,
+    port: int | None,
+    listen: str,
+    data: Path | None,
+    members: int,
+    identifier: Identifier | None,
+    alone: bool,
+    insecure: bool,
+    profile: str,
+    log_level: str,
+) -> int:
+    """Start a node of a ring.
+
+    Without words it is the first node. With FIRST_IP it joins the ring of the node at FIRST_IP and PORT; both ports
+    default to 18861. A node whose data directory belongs to a ring comes back to that ring, with or without FIRST_IP.
+
+    When it has joined and serves it prints one line: ready HOST:PORT id=ID. SIGTERM and Ctrl-C make it hand its keys
+    over and leave.
+    """
+    if port is not None and local_port is not None and port != local_port:
+        raise BadUsage(f"two local ports: {local_port} as the third word and --port {port}; give one")
+    local = port if port is not None else local_port if local_port is not None else DEFAULT_PORT
+    first = Address(first_ip, first_port or DEFAULT_PORT) if first_ip else None
+    log_to_stderr(log_level)
+    from node.remote.node import NodeOptions
+
+    options = NodeOptions(
+        data=data or default_directory(local), listen=listen, port=local, members=members, id=identifier, first=first,
+        alone=alone, insecure=insecure,
+    )
+    code: int = run_loop(lambda: serve(options, Settings.profile(profile)))
+    return code
+
+
+def default_directory(port: int) -> Path:
+    """Where a node on this port keeps its data unless told otherwise. Raises BadUsage for port 0."""
+    if port == 0:
+        raise BadUsage("port 0 is another one every time: say with --data where the data is to be kept")
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "rpychord" / str(port)
+
+
+async def serve(options: object, settings: Settings) -> int:
+    """Run a node until a signal. The first one makes it leave, a second one ends it at once."""
+    from node.remote.node import Node, NodeOptions
+
+    assert isinstance(options, NodeOptions)
+    node = Node(options, settings)
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if told.is_set():
+            os._exit(128 + number)
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    starting = loop.create_task(node.start())
+    leaving = loop.create_task(told.wait())
+    await asyncio.wait({starting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait({starting})
+        return 0
+    starting.result()
+    print(f"ready {node.address} id={node.id.hex}", flush=True)
+    failing = loop.create_task(node.stopped())
+    await asyncio.wait({leaving, failing}, return_when=asyncio.FIRST_COMPLETED)
+    if failing.done():
+        await node.close()
+        failing.result()
+    failing.cancel()
+    await node.leave()
+    return 0
+
+
+def main() -> int:
+    """The door of `server.py`."""
+    return run(command, Path(sys.argv[0]).name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
