@@ -15,6 +15,7 @@ from node.chord.fingers import FingerTable, first_finger_beyond
 from node.chord.lookup import Found, find_successor
 from node.chord.messages import (
     DEPART,
+    GRANTS,
     INTRODUCE,
     NOTIFY,
     Admission,
@@ -24,6 +25,7 @@ from node.chord.messages import (
     Numbering,
     Route,
     RouteQuestion,
+    ToMember,
     View,
 )
 from node.chord.neighbours import Acquaintances, Neighbours
@@ -31,12 +33,15 @@ from node.chord.placement import Grants
 from node.chord.state import MemberState
 from node.codec import Contact
 from node.errors import IdTaken, NotAMember, RingError, Unavailable
-from node.identifiers import BITS, Identifier, between
+from node.identifiers import BITS, Arc, Identifier, between
 
 log = logging.getLogger(__name__)
 
 CANDIDATES = 4
 """How many closer members a route names, so that the asker can go round a dead one."""
+
+INTEGRATION = 40
+"""How often a newcomer looks, right after joining, whether its successor knows it; later its rounds do."""
 
 
 class Member:
@@ -52,6 +57,7 @@ class Member:
         self.number = 0
         self.highest = 0
         self.grants = Grants(valid_for=4 * self.settings.lookup)
+        self._admits = True
         self.on_change: Callable[[], None] = lambda: None
         self._predecessor_candidates: dict[Identifier, Contact] = {}
         self._introduced: dict[Identifier, Contact] = {}
@@ -62,7 +68,7 @@ class Member:
 
     # -- entering and leaving ------------------------------------------------------------------------------------
 
-    async def join(self, through: Contact) -> None:
+    async def enter(self, through: Contact) -> None:
         """*Join* (Zave): find m with me between m and its successor, copy m's list; m is my predecessor.
 
         Raises IdTaken if a live member elsewhere has my id, Unavailable if no place is found in time.
@@ -73,8 +79,35 @@ class Member:
         for twin in before.successors:
             if twin.id == self.me.id and twin.address != self.me.address and await self.neighbours.answers(twin):
                 raise IdTaken(f"id {self.me.id.hex} is in use by {twin.address}: choose another with --id")
+        self._admits = False
         self._become(self.state.joined(before))
+
+    async def integrate(self) -> None:
+        """Make myself known to my neighbours, and wait a moment until my successor knows me. Call it once I answer calls;
+        whatever is missing at the end, rounds will do."""
         await self._notify()
+        before = self.state.predecessor
+        if before is not None and before.id != self.me.id:
+            await self._introduce(self.me, to=before)
+        for _ in range(INTEGRATION):
+            view = await self.neighbours.view_if_alive(self.state.successor)
+            if view is not None and await self._inherit_grants(view):
+                return
+            await asyncio.sleep(self.settings.backoff / 4)
+
+    async def _inherit_grants(self, view: View) -> bool:
+        """Once my successor knows me as its predecessor, it grants nothing in my arc any more: then I learn what it has
+        granted there and may grant myself. True if that is done."""
+        if view.predecessor is None or view.predecessor.id != self.me.id:
+            return False
+        try:
+            granted = await self.neighbours.ask(GRANTS, view.me, ToMember(view.me.id))
+        except RingError as error:
+            log.debug("%s: grants not learnt from %s: %s", self.me, view.me, error)
+            return False
+        self.grants.inherit(granted, asyncio.get_running_loop().time())
+        self._admits = True
+        return True
 
     async def _predecessor_at(self, through: Contact) -> View:
         """The view of the live member right before my id, walking from `through`."""
@@ -92,12 +125,6 @@ class Member:
             if contact.id == point:
                 return view
         raise Unavailable(f"no place found for {point.hex[:8]}..: the ring is changing too fast, try again")
-
-    async def announce(self) -> None:
-        """Introduce myself to my predecessor, which would find me in its next round anyway."""
-        before = self.state.predecessor
-        if before is not None and before.id != self.me.id:
-            await self._introduce(self.me, to=before)
 
     async def reunite(self, lost: Contact) -> None:
         """A member that had vanished answers again. Find my place in its ring, which may be another one by now, and let
@@ -172,10 +199,18 @@ class Member:
 
     def admit(self, request: Admission) -> Identifier:
         """Give a newcomer the middle of the widest part of my arc. Raises NotGranted, see `placement`."""
-        if self.state.arc is None:
-            raise NotAMember(f"{self.me} has no arc yet")
+        self._check_admits()
         now = asyncio.get_running_loop().time()
-        return self.grants.grant(self.state.arc, int.from_bytes(request.width, "big"), now)
+        return self.grants.grant(Arc((self.state.predecessor or self.me).id, self.me.id), int.from_bytes(request.width, "big"), now)
+
+    def granted(self) -> tuple[Identifier, ...]:
+        """Ids given away that have not joined yet. Raises NotAMember before I know them all."""
+        self._check_admits()
+        return self.grants.pending(asyncio.get_running_loop().time())
+
+    def _check_admits(self) -> None:
+        if self.state.successors and not self._admits:
+            raise NotAMember(f"{self.me} is joining itself: ask again")
 
     def numbered(self, numbering: Numbering) -> None:
         """The ring was counted."""
@@ -221,6 +256,8 @@ class Member:
         before = self.state
         view = await self._stabilize_from_successor()
         if view is not None:
+            if not self._admits:
+                await self._inherit_grants(view)
             await self._stabilize_from_predecessor(view)
             await self._notify()
         await self._rectify()

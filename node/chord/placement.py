@@ -6,7 +6,7 @@ that come at the same time never get the same place.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from node.errors import NotGranted, Unavailable
@@ -29,6 +29,14 @@ class Grants:
             first, arc = arc.split(cut)
             parts.append(first)
         return max((*parts, arc), key=lambda part: part.width)
+
+    def pending(self, now: float) -> tuple[Identifier, ...]:
+        """The ids granted that may still show up."""
+        return tuple(point for point, until in self.granted.items() if until > now)
+
+    def inherit(self, points: Iterable[Identifier], now: float) -> None:
+        """What the owner before me granted in what is my arc now."""
+        self.granted.update(dict.fromkeys(points, now + self.valid_for))
 
     def grant(self, arc: Arc, width: int, now: float) -> Identifier:
         """The middle of the widest part of `arc`. Raises NotGranted with its width if that is below `width`."""

@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 IDENTITY = "identity"
 KNOWN = "known"
-ATTEMPTS = 4
-"""How often a step of coming up is tried again; with the back-off that is well below a second for a dead address."""
+REFUSALS = 4
+"""How often an address may turn out to be unreachable before coming up is given up."""
 EVERYTHING = Arc(Identifier(0), Identifier(0))
 
 
@@ -210,25 +210,34 @@ class RingNode:
             identifier = wanted if wanted is not None else await self._insisting(partial(self._place, through))
             member = Member(Contact(identifier, self.address), self.neighbours, self.acquaintances)
             try:
-                await self._insisting(partial(member.join, through))
+                await self._insisting(partial(self._join_as, member, through))
             except IdTaken:
                 if wanted is not None:
                     raise
                 continue
-            self._settle_in(member)
-            await member.announce()
             return
         raise Unavailable("no place in the ring stayed free long enough to join: try again")
 
+    async def _join_as(self, member: Member, through: Contact) -> None:
+        await member.enter(through)
+        self._settle_in(member)
+        await member.integrate()
+
     async def _insisting(self, step: Callable[[], Awaitable[T]]) -> T:
-        """A step of coming up, tried again while messages are lost or the other side is not ready."""
-        for attempt in range(ATTEMPTS):
+        """A step of coming up, tried again while messages are lost or the other side is not ready, within the deadline of
+        two look-ups; a dead address is given up sooner."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 2 * self.settings.lookup
+        refusals = 0
+        while True:
             try:
                 return await step()
             except (Unreachable, OutcomeUnknown, NotAMember, Unavailable) as error:
+                refusals += isinstance(error, Unreachable)
+                if refusals > REFUSALS or loop.time() > deadline:
+                    raise
                 log.debug("coming up: %s; trying again", error)
-            await asyncio.sleep(self.settings.backoff * 2**attempt)
-        return await step()
+            await asyncio.sleep(self.settings.backoff * self.random.uniform(1, 4))
 
     async def _place(self, through: Contact) -> Identifier:
         """An id that bisects the widest arc."""
@@ -466,6 +475,7 @@ class RingNode:
         connect(chord.DEPART, _soon(lambda q: member(q.to).departed(q)))
         connect(chord.ROUTE, _soon(lambda q: member(q.to).route(q)))
         connect(chord.ADMIT, _soon(lambda q: member(q.to).admit(q)))
+        connect(chord.GRANTS, _soon(lambda q: member(q.to).granted()))
         connect(chord.NUMBER, _soon(lambda q: member(q.to).numbered(q)))
         connect(chord.FIX_FINGERS, lambda q: member(q.to).fingers_fixed())
         connect(chord.REPORT, _soon(lambda q: member(q.to).report()))
