@@ -58,6 +58,8 @@ class Member:
         self.highest = 0
         self.grants = Grants(valid_for=4 * self.settings.lookup)
         self._admits = True
+        self.twin: Contact | None = None
+        """Another live member with my id, which came at the same moment; the one that is to move away knows of it."""
         self.on_change: Callable[[], None] = lambda: None
         self._predecessor_candidates: dict[Identifier, Contact] = {}
         self._introduced: dict[Identifier, Contact] = {}
@@ -256,6 +258,7 @@ class Member:
         before = self.state
         view = await self._stabilize_from_successor()
         if view is not None:
+            self._look_for_twin(view.predecessor)
             if not self._admits:
                 await self._inherit_grants(view)
             await self._stabilize_from_predecessor(view)
@@ -266,6 +269,12 @@ class Member:
         self.acquaintances.met(c for c in (self.state.predecessor, *self.state.successors) if c and c.id != self.me.id)
         if self.state != before:
             log.debug("%s: %s | %s", self.me, self.state.predecessor, self.state.successors)
+
+    def _look_for_twin(self, known: Contact | None) -> None:
+        """My successor may know another member under my id: of two, the one at the higher address moves."""
+        mine = (self.me.address.host, self.me.address.port)
+        if known is not None and known.id == self.me.id and mine > (known.address.host, known.address.port):
+            self.twin = known
 
     async def _stabilize_from_successor(self) -> View | None:
         """Ask the head of the list; drop heads that are dead. None if the head lives but did not answer us."""

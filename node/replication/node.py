@@ -93,6 +93,7 @@ class RingNode:
         self.serving = False
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rounds: dict[Identifier, list[asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
         self._persisted: frozenset[Contact] = frozenset()
         self.receive = Switchboard()
@@ -259,8 +260,7 @@ class RingNode:
     def _settle_in(self, member: Member) -> None:
         self.residence.members[member.me.id] = member
         member.on_change = self._ring_changed
-        self._spawn(member.keep_stable())
-        self._spawn(member.keep_fingers())
+        self._rounds[member.me.id] = [self._spawn(member.keep_stable()), self._spawn(member.keep_fingers())]
 
     async def _integrated(self) -> None:
         """Wait until the members are in their neighbours' lists and the node may answer for its arcs."""
@@ -310,9 +310,30 @@ class RingNode:
         """Write down whom we know, so that a restart finds its ring."""
         while True:
             await asyncio.sleep(self.settings.stabilize_period)
+            for member in [m for m in self.residence.members.values() if m.twin is not None]:
+                await self._attempt(self._move(member))
             self.router.learn(*(c for m in self.residence.members.values() for c in m.known()))
             if frozenset(self.acquaintances.known()) != self._persisted:
                 await self._attempt(self._remember())
+
+    async def _move(self, member: Member) -> None:
+        """Give an id up to the other member that has it, and join anew where there is room."""
+        twin, through = member.twin, member.state.successor
+        if twin is None or not await self.neighbours.answers(twin):
+            member.twin = None
+            return
+        log.warning("%s has the same id as %s: moving to another place", member.me, twin)
+        for task in self._rounds.pop(member.me.id):
+            task.cancel()
+        del self.residence.members[member.me.id]
+        while True:
+            try:
+                await self._join(through, None)
+                break
+            except RingError as error:
+                log.warning("%s found no other place yet: %s", member.me, error)
+                through = self.random.choice([through, *self.acquaintances.known()])
+        await self._remember()
 
     async def _remember(self) -> None:
         known = self.acquaintances.known()
@@ -329,10 +350,11 @@ class RingNode:
         except RingError as error:
             log.debug("%s; trying again later", error)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Rounds run until they are cancelled; one that ends by itself is a bug and ends the node."""
