@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 HEADER = struct.Struct("!LB")
 TRAILER = b"\n"
 KEPT = 64
-"""First bytes kept of a frame that is too large."""
+"""First bytes kept of a payload that is too large."""
+KEPT_COMPRESSED = 1024
+"""First bytes looked at of a compressed one, so that `KEPT` come out."""
 
 
 class Garbage(Exception):
@@ -32,70 +33,106 @@ class TooLarge:
 
 def frame(payload: bytes) -> bytes:
     """The payload as a frame, never compressed."""
-    return HEADER.pack(len(payload), 0) + payload + TRAILER
+    return b"".join((HEADER.pack(len(payload), 0), payload, TRAILER))
 
 
 class Splitter:
-    """Cuts a stream of bytes into payloads."""
+    """Cuts a stream of bytes into payloads, one at a time: what has not been taken stays as it came."""
 
     def __init__(self, max_frame: int, max_skip: int) -> None:
         self._max_frame = max_frame
         self._max_skip = max_skip
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""
+        self._at = 0
         self._skip = 0
         self._skipped: TooLarge | None = None
+        self._torn = False
 
     @property
     def midway(self) -> bool:
-        """Whether a frame has begun that is not whole yet."""
-        return bool(self._buffer or self._skip)
+        """Whether bytes are here that have not been taken: while all that is whole gets taken, a frame has begun."""
+        return self._at < len(self._buffer) or self._skipped is not None
 
     def feed(self, data: bytes) -> None:
-        """More bytes arrived."""
+        """More bytes arrived. Most often they are whole frames: they are kept as they are, without a copy."""
         if self._skip:
-            over = min(self._skip, len(data))
-            self._skip -= over
-            data = data[over:]
+            data = self._skip_over(data)
+        if self._at == len(self._buffer):
+            self._buffer, self._at = data, 0
+            return
+        if type(self._buffer) is bytearray:
+            del self._buffer[: self._at]
+        else:
+            self._buffer = bytearray(memoryview(self._buffer)[self._at :])
+        self._at = 0
         self._buffer += data
 
-    def payloads(self) -> Iterator[bytes | TooLarge]:
-        """The payloads that are whole by now. Raises Garbage."""
-        while True:
-            if self._skipped is not None:
-                if self._skip:
-                    return
-                skipped, self._skipped = self._skipped, None
-                yield skipped
-            buffer = self._buffer
-            if len(buffer) < HEADER.size:
-                return
-            size, compressed = HEADER.unpack_from(buffer)
-            end = HEADER.size + size
-            if size > self._max_frame:
-                if size > self._max_skip:
-                    raise Garbage(f"a frame of {size} bytes")
-                if len(buffer) < min(end, HEADER.size + KEPT):
-                    return
-                self._skipped = TooLarge(size, b"" if compressed else bytes(buffer[HEADER.size : HEADER.size + KEPT]))
-                self._skip = max(0, end + 1 - len(buffer))
-                del buffer[: end + 1]
-                continue
-            if len(buffer) <= end:
-                return
-            if buffer[end] != TRAILER[0]:
-                raise Garbage("a frame without its end")
-            payload = bytes(memoryview(buffer)[HEADER.size : end])
-            del buffer[: end + 1]
-            yield self._inflated(payload) if compressed else payload
+    def _skip_over(self, data: bytes) -> bytes:
+        over = min(self._skip, len(data))
+        self._skip -= over
+        if not self._skip:
+            self._torn = data[over - 1] != TRAILER[0]
+        return data[over:]
+
+    def take(self) -> bytes | TooLarge | None:
+        """The next payload that is whole by now, or None. Raises Garbage."""
+        if self._skipped is not None:
+            return self._take_skipped()
+        buffer, start = self._buffer, self._at + HEADER.size
+        if len(buffer) < start:
+            return None
+        size, compressed = HEADER.unpack_from(buffer, self._at)
+        end = start + size
+        if size > self._max_frame:
+            return self._begin_to_skip(size, compressed)
+        if compressed > 1:
+            raise Garbage("a frame that is neither compressed nor not")
+        if len(buffer) <= end:
+            return None
+        if buffer[end] != TRAILER[0]:
+            raise Garbage("a frame without its end")
+        payload = buffer[start:end] if type(buffer) is bytes else bytes(memoryview(buffer)[start:end])
+        self._at = end + 1
+        return self._inflated(payload) if compressed else payload
+
+    def _begin_to_skip(self, size: int, compressed: int) -> TooLarge | None:
+        if size > self._max_skip or compressed > 1:
+            raise Garbage(f"a frame of {size} bytes: at most {self._max_frame} are taken")
+        start = self._at + HEADER.size
+        kept = min(size, KEPT_COMPRESSED if compressed else KEPT)
+        here = len(self._buffer) - start
+        if here < kept:
+            return None
+        head = bytes(memoryview(self._buffer)[start : start + kept])
+        self._skipped = TooLarge(size, _start_of_inflated(head) if compressed else head)
+        rest = bytes(memoryview(self._buffer)[start:])
+        self._buffer, self._at, self._skip = b"", 0, size + 1
+        self._buffer = self._skip_over(rest)
+        return self._take_skipped()
+
+    def _take_skipped(self) -> TooLarge | None:
+        if self._skip:
+            return None
+        if self._torn:
+            raise Garbage("a frame without its end")
+        skipped, self._skipped = self._skipped, None
+        return skipped
 
     def _inflated(self, payload: bytes) -> bytes | TooLarge:
         inflater = zlib.decompressobj()
         try:
-            result = inflater.decompress(payload, self._max_frame)
+            result = inflater.decompress(payload, self._max_frame + 1)
         except zlib.error as error:
             raise Garbage(f"a frame that does not inflate: {error}") from None
-        if inflater.unconsumed_tail:
-            return TooLarge(len(result) + 1, result[:KEPT])
-        if not inflater.eof:
+        if len(result) > self._max_frame:
+            return TooLarge(len(result), result[:KEPT])
+        if not inflater.eof or inflater.unused_data:
             raise Garbage("a compressed frame without its end")
         return result
+
+
+def _start_of_inflated(head: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(head, KEPT)
+    except zlib.error as error:
+        raise Garbage(f"a frame that does not inflate: {error}") from None

@@ -1,0 +1,109 @@
+"""A program's connection to a ring: any node will do, another one if it dies.
+
+The methods are those a plain RPyC client has. What was certainly not done is tried again until the deadline; a put or
+delete whose outcome is unknown is not, since another client may have written the key meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from node.codec import Address
+from node.errors import BadValue, Definite, NotARing, OutcomeUnknown, StoreFull, Unavailable, Unreachable
+from node.remote.connection import Connection
+from node.remote.pool import connect
+from node.settings import Settings
+
+FINAL = (BadValue, StoreFull, NotARing)
+"""Definite errors that trying again does not mend."""
+
+
+class Session:
+    """One connection at a time, to the first of `nodes` that answers."""
+
+    def __init__(self, nodes: Iterable[Address], settings: Settings) -> None:
+        self._nodes = list(nodes)
+        self._settings = settings
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+
+    @property
+    def node(self) -> Address:
+        """The node that is spoken to, or would be next."""
+        return self._nodes[0]
+
+    async def put(self, key: Any, value: Any) -> tuple[int, int]:
+        """Store a value; its version. Raises OutcomeUnknown if it may or may not have been stored."""
+        version: tuple[int, int] = await self._call("put", key, value)
+        return version
+
+    async def get(self, key: Any) -> Any:
+        """The value of a key, or None."""
+        return await self._call("get", key, repeatable=True)
+
+    async def delete(self, key: Any) -> bool:
+        """Remove a key; whether it was there. Raises OutcomeUnknown as `put` does."""
+        there: bool = await self._call("delete", key)
+        return there
+
+    async def get_conn_info(self) -> tuple[tuple[str, int, str, str], ...]:
+        """((ip, port, id, neighbour id), ...) of the whole ring; from now on these are the nodes tried."""
+        infos: tuple[tuple[str, int, str, str], ...] = await self._call("get_conn_info", repeatable=True)
+        known = [Address(info[0], info[1]) for info in infos]
+        self._nodes = list(dict.fromkeys([self.node, *known, *self._nodes]))
+        return infos
+
+    async def lookup(self, key: Any) -> tuple[str, int, str, int]:
+        """(ip, port, id, hops) of the owner of a key."""
+        found: tuple[str, int, str, int] = await self._call("lookup", key, repeatable=True)
+        return found
+
+    async def get_node(self, number: int, attribute: str) -> Any:
+        """One attribute of the numbered node."""
+        return await self._call("get_node", number, attribute, repeatable=True)
+
+    async def _call(self, name: str, *arguments: Any, repeatable: bool = False) -> Any:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 4 * self._settings.operation
+        pause = self._settings.backoff
+        while True:
+            try:
+                connection = await self._connected()
+                return await connection.call(name, *arguments, deadline=2 * self._settings.operation)
+            except FINAL:
+                raise
+            except Unavailable:
+                if loop.time() > deadline:
+                    raise
+            except Definite as error:
+                if loop.time() > deadline:
+                    raise Unavailable(f"{name}: no node of the ring answered in time, the last said: {error}") from None
+            except OutcomeUnknown:
+                if not repeatable or loop.time() > deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, self._settings.backoff_limit)
+
+    async def _connected(self) -> Connection:
+        """A live connection; if its node is gone, to the next one that answers. Raises Unreachable, NotARing."""
+        async with self._connecting:
+            if self._connection is not None and not self._connection.closed:
+                return self._connection
+            for _ in range(len(self._nodes) - 1):
+                try:
+                    return await self._connect()
+                except Unreachable:
+                    self._nodes.append(self._nodes.pop(0))
+            return await self._connect()
+
+    async def _connect(self) -> Connection:
+        host, port = self.node.host, self.node.port
+        self._connection = await connect(host, port, self._settings, deadline=self._settings.connect)
+        return self._connection
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._connection is not None:
+            self._connection.close()
