@@ -1,7 +1,7 @@
 """Keys and values as people hand them in, and as they are stored.
 
-A key is bytes; text is its UTF-8, an integer its decimal digits, so `1` and `"1"` are one key. A value keeps its type:
-bytes, str, int, float, bool, None, and lists, tuples and dicts of these. Types are checked exactly, never by isinstance:
+A key is bytes; text is its UTF-8, an integer its decimal digits, so `1` and `"1"` are one key. Values keep their type:
+bytes, str, int, float, bool, None, and lists, tuples and dicts of these. Types are checked exactly, not by isinstance:
 what arrives from the network may pretend.
 """
 

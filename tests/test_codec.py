@@ -48,7 +48,9 @@ def test_an_id_is_twenty_bytes(payload: bytes) -> None:
         unpack(Contact, payload)
 
 
-@pytest.mark.parametrize("name", [n for n, k in vars(errors).items() if isinstance(k, type) and issubclass(k, RingError)])
+@pytest.mark.parametrize(
+    "name", [n for n, k in vars(errors).items() if isinstance(k, type) and issubclass(k, RingError)]
+)
 def test_every_error_travels_as_its_class(name: str) -> None:
     kind = getattr(errors, name)
     back = error_of(unpack(Failure, pack(failure_of(kind("what to do", 7)))))

@@ -33,7 +33,9 @@ def test_hex_and_bytes_come_back(point: Identifier) -> None:
     assert len(point.hex) == 40 and len(point.packed) == 20
 
 
-@pytest.mark.parametrize("text", ["", "12", "g" * 40, "0" * 39, "0" * 41, " " + "0" * 39, "+" + "1" * 39, "0x" + "0" * 38])
+@pytest.mark.parametrize(
+    "text", ["", "12", "g" * 40, "0" * 39, "0" * 41, " " + "0" * 39, "+" + "1" * 39, "0x" + "0" * 38]
+)
 def test_what_is_no_id_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match="40 hex digits"):
         Identifier.from_hex(text)

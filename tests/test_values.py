@@ -15,12 +15,18 @@ from node.values import key_of, pack_value, unpack_value
 
 SETTINGS = Settings()
 plain = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(st.characters(exclude_categories=["Cs"])),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.text(st.characters(exclude_categories=["Cs"])),
     st.binary(),
 )
 names = st.one_of(st.text(st.characters(exclude_categories=["Cs"])), st.integers(-(2**63), 2**63), st.binary())
 values = st.recursive(
-    plain, lambda inner: st.one_of(st.lists(inner), st.tuples(inner, inner), st.dictionaries(names, inner)), max_leaves=20
+    plain,
+    lambda inner: st.one_of(st.lists(inner), st.tuples(inner, inner), st.dictionaries(names, inner)),
+    max_leaves=20,
 )
 
 
@@ -57,7 +63,9 @@ def test_integers_of_any_size(value: int) -> None:
     assert unpack_value(pack_value(value, SETTINGS)) == value
 
 
-@pytest.mark.parametrize("value", [Pair(1), Colour.RED, Text("x"), {1, 2}, object(), bytearray(b"x"), 1j, [Pair(1)], {"a": {1}}])
+@pytest.mark.parametrize(
+    "value", [Pair(1), Colour.RED, Text("x"), {1, 2}, object(), bytearray(b"x"), 1j, [Pair(1)], {"a": {1}}]
+)
 def test_a_value_of_another_type_is_refused(value: Any) -> None:
     with pytest.raises(BadValue, match="send"):
         pack_value(value, SETTINGS)

@@ -13,7 +13,7 @@ from node.identifiers import Identifier, between
 async def census(neighbours: Neighbours, start: View) -> tuple[View, ...]:
     """The views of all live members in ring order, `start` first.
 
-    Members are asked a successor list at a time, side by side; a dead one is passed over through its predecessor's list.
+    Members are asked a successor list at a time, side by side; a dead one is passed over by its predecessor's list.
     """
     asked: dict[Identifier, View | None] = {start.me.id: start}
 

@@ -1,7 +1,7 @@
 """One member of the ring: what it answers, and the rounds in which it acts.
 
-Handlers record, rounds act: no handler here asks a peer, but for `probe`, which passes one ping on and so ends after one
-hop. Thus no knot of calls can tie itself, whoever calls whom. State changes only through `MemberState`'s transitions.
+Handlers record, rounds act: no handler here asks a peer, but for `probe`, which passes one ping on and ends there.
+Thus no knot of calls can tie itself, whoever calls whom. State changes only through `MemberState`'s transitions.
 Knows neither sockets nor clocks nor stores: it is given neighbours, settings, a seeded Random and the event loop.
 """
 
@@ -80,13 +80,13 @@ class Member:
             raise IdTaken(f"id {self.me.id.hex} is in use by {before.me.address}: choose another with --id")
         for twin in before.successors:
             if twin.id == self.me.id and twin.address != self.me.address and await self.neighbours.answers(twin):
-                raise IdTaken(f"id {self.me.id.hex} is in use by {twin.address}: choose another with --id")
+                raise IdTaken(f"id {twin.id.hex} is in use by {twin.address}: choose another with --id")
         self._admits = False
         self._become(self.state.joined(before))
 
     async def integrate(self) -> None:
-        """Make myself known to my neighbours, and wait a moment until my successor knows me. Call it once I answer calls;
-        whatever is missing at the end, rounds will do."""
+        """Make myself known to my neighbours, and wait a moment until my successor knows me. To be called once I answer
+        calls; whatever is missing at the end, rounds will do."""
         await self._notify()
         before = self.state.predecessor
         if before is not None and before.id != self.me.id:
@@ -163,7 +163,13 @@ class Member:
         """What people are told."""
         state = self.state
         return MemberReport(
-            self.me, state.successor, state.predecessor, state.successors, self.fingers.packed, self.number, self.highest
+            self.me,
+            state.successor,
+            state.predecessor,
+            state.successors,
+            self.fingers.packed,
+            self.number,
+            self.highest,
         )
 
     def route(self, question: RouteQuestion) -> Route:
@@ -203,7 +209,9 @@ class Member:
         """Give a newcomer the middle of the widest part of my arc. Raises NotGranted, see `placement`."""
         self._check_admits()
         now = asyncio.get_running_loop().time()
-        return self.grants.grant(Arc((self.state.predecessor or self.me).id, self.me.id), int.from_bytes(request.width, "big"), now)
+        return self.grants.grant(
+            Arc((self.state.predecessor or self.me).id, self.me.id), int.from_bytes(request.width, "big"), now
+        )
 
     def granted(self) -> tuple[Identifier, ...]:
         """Ids given away that have not joined yet. Raises NotAMember before I know them all."""
@@ -404,5 +412,3 @@ class Member:
             for ticket in tickets:
                 if not ticket.done():
                     ticket.set_result(None)
-
-

@@ -34,8 +34,12 @@ ABSENT = "<absent>"
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file", required=False, type=click.Path(path_type=Path), default=DEFAULT_INPUT, metavar="[input.txt]")
 @click.option("--node", type=AddressType(), help=f"A node of the ring to use. [localhost:{DEFAULT_PORT}]")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="error",
-              help="What is logged on standard error. [error]")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="error",
+    help="What is logged on standard error. [error]",
+)
 def command(file: Path, node: Address | None, log_level: str) -> int:
     """Do what the lines of a file say and verify it.
 
@@ -59,7 +63,7 @@ def command(file: Path, node: Address | None, log_level: str) -> int:
 async def load(file: Path, node: Address | None) -> int:
     """Find or start a ring and run the file on it; the exit code."""
     async with contextlib.AsyncExitStack() as stack:
-        address: Address = node or await stack.enter_async_context(_some_ring())
+        address = node if node is not None else await stack.enter_async_context(_some_ring())
         job = Job(file, address)
         try:
             return await job.run()
@@ -199,7 +203,9 @@ class Job:
             elif line.verb == "get":
                 value = await self._writer.get(line.key)
                 if known and value != before:
-                    self._complain("wrong", line.number, f"get {line.key!r}: {_shown(value)} instead of {_shown(before)}")
+                    self._complain(
+                        "wrong", line.number, f"get {line.key!r}: {_shown(value)} instead of {_shown(before)}"
+                    )
                     return
             else:
                 there = await self._writer.delete(line.key)

@@ -53,9 +53,18 @@ class LocalRing:
         words = [first.host, str(first.port), "0"] if first else ["--port", "0"]
         with log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "node.cli.serve", *words, "--data", str(self._directory / f"node{number}"),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=errors,
-                cwd=Path(__file__).resolve().parents[2], preexec_fn=_die_with_parent, start_new_session=True,
+                sys.executable,
+                "-m",
+                "node.cli.serve",
+                *words,
+                "--data",
+                str(self._directory / f"node{number}"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                cwd=Path(__file__).resolve().parents[2],
+                preexec_fn=_die_with_parent,
+                start_new_session=True,
             )
         self._processes.append(process)
         assert process.stdout is not None
@@ -65,7 +74,9 @@ class LocalRing:
             line = b""
         ready = READY.match(line.strip())
         if ready is None:
-            raise Unavailable(f"node {number} of the local ring did not start: {log.read_text().strip() or 'it said nothing'}")
+            raise Unavailable(
+                f"node {number} of the local ring did not start: {log.read_text().strip() or 'it said nothing'}"
+            )
         return Address(ready[1].decode(), int(ready[2]))
 
     async def _stop(self) -> None:

@@ -21,22 +21,52 @@ from node.settings import PROFILES, Settings
 @click.argument("first_ip", required=False)
 @click.argument("first_port", required=False, type=PortType(), metavar="[PORT]")
 @click.argument("local_port", required=False, type=PortType(0), metavar="[LOCAL-PORT]")
-@click.option("--port", type=PortType(0), help=f"Port to listen on, same as the third word; 0: a free one. [{DEFAULT_PORT}]")
+@click.option(
+    "--port", type=PortType(0), help=f"Port to listen on, same as the third word; 0: a free one. [{DEFAULT_PORT}]"
+)
 @click.option("--listen", default="127.0.0.1", metavar="ADDR", help="Address to listen on and be known by. [127.0.0.1]")
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-              help="Data directory: keys, id and known members. [~/.local/share/rpychord/PORT]")
-@click.option("--members", type=click.IntRange(1, 1024), default=1, metavar="N",
-              help="Members of the ring this process holds, each with an id of its own. [1]")
-@click.option("--id", "identifier", type=IdType(), metavar="HEX",
-              help="Id of the first member, 40 hex digits. [bisects the widest arc of the ring]")
-@click.option("--alone", is_flag=True,
-              help="This data directory is the last of its ring: do not wait for the other members it knew.")
-@click.option("--insecure", is_flag=True,
-              help="Listen on an address other machines can reach, though nothing is encrypted or checked yet.")
-@click.option("--profile", type=click.Choice(sorted(PROFILES)), default="local",
-              help="All time-outs at once, see node/settings.py. [local]")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
-              help="What is logged on standard error. [warning]")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Data directory: keys, id and known members. [~/.local/share/rpychord/PORT]",
+)
+@click.option(
+    "--members",
+    type=click.IntRange(1, 1024),
+    default=1,
+    metavar="N",
+    help="Members of the ring this process holds, each with an id of its own. [1]",
+)
+@click.option(
+    "--id",
+    "identifier",
+    type=IdType(),
+    metavar="HEX",
+    help="Id of the first member, 40 hex digits. [bisects the widest arc of the ring]",
+)
+@click.option(
+    "--alone",
+    is_flag=True,
+    help="This data directory is the last of its ring: do not wait for the other members it knew.",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Listen on an address other machines can reach, though nothing is encrypted or checked yet.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(sorted(PROFILES)),
+    default="local",
+    help="All time-outs at once, see node/settings.py. [local]",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="warning",
+    help="What is logged on standard error. [warning]",
+)
 def command(
     first_ip: str | None,
     first_port: int | None,
@@ -67,8 +97,14 @@ def command(
     from node.remote.node import NodeOptions
 
     options = NodeOptions(
-        data=data or default_directory(local), listen=listen, port=local, members=members, id=identifier, first=first,
-        alone=alone, insecure=insecure,
+        data=data or default_directory(local),
+        listen=listen,
+        port=local,
+        members=members,
+        id=identifier,
+        first=first,
+        alone=alone,
+        insecure=insecure,
     )
     code: int = run_loop(lambda: serve(options, Settings.profile(profile)))
     return code

@@ -1,6 +1,6 @@
 """What a plain `rpyc.connect(host, port).root` can do: the exposed methods of a node, and nothing else.
 
-Arguments and results are plain values. The methods translate between people's values and the ring's, and number the nodes
+Arguments and results are plain values. The methods translate between people's values and the ring's, and number nodes
 0..n-1 clockwise from the smallest id; everything else happens below.
 """
 
@@ -67,7 +67,7 @@ class RingService:
         )
 
     async def exposed_get_node(self, number: Any, attribute: Any) -> Any:
-        """One attribute of the member of that number, see `ATTRIBUTES`. Raises BadValue for a number or name there is not."""
+        """One attribute of the member of that number. Raises BadValue for a number there is not, or a name."""
         if type(attribute) is not str or attribute not in (*OF_THE_RING, *ATTRIBUTES):
             raise BadValue(f"no attribute {attribute!r}: ask for one of {', '.join((*OF_THE_RING, *ATTRIBUTES))}")
         views = await self._node.census()

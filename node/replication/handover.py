@@ -8,7 +8,7 @@
     confirm   the destination does; a source that leaves the ring may go
 
 At every moment at most one of the two answers. If either dies on the way, the destination knows whether the source let
-go (`released`) or must ask it; a source that is not asked to release in time takes writes again, and the transfer is void.
+go (`released`) or must ask it; a source not asked to release in time takes writes again, and the transfer is void.
 """
 
 from __future__ import annotations
@@ -241,7 +241,9 @@ class Destination:
         merged = (each.merged(piece, each.arc) for each in mine)
         return (*(piece.clipped(gap) for gap in gaps), *merged)
 
-    async def _pull_all(self, source: Address, name: bytes, take_in: Callable[[Iterable[Copy]], Awaitable[None]]) -> None:
+    async def _pull_all(
+        self, source: Address, name: bytes, take_in: Callable[[Iterable[Copy]], Awaitable[None]]
+    ) -> None:
         after: Cursor | None = None
         while True:
             pulled = await self._ask(PULL, source, Pull(name, after))

@@ -2,7 +2,7 @@
 
 A read gets the value, *then* checks that the node still holds the arc and may answer, then answers. A write is
 acknowledged when it is durable and the node still may answer. Writes of one key become durable in the order they were
-taken in. Whether the node may answer is a lease that its successors extend (see `leases`); a node that was paused or cut
+taken in. Whether the node may answer is a lease that its successors extend (see `leases`); one that was paused or cut
 off lets it run out and refuses, and nobody takes over its arcs before that.
 """
 
@@ -37,7 +37,9 @@ class Watch:
 class Holder:
     """The pieces of one node and the records in them."""
 
-    def __init__(self, store: Store, holdings: Holdings, sequence: int, settings: Settings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, holdings: Holdings, sequence: int, settings: Settings, clock: Callable[[], float]
+    ) -> None:
         self.store = store
         self.settings = settings
         self.holdings = holdings
@@ -299,7 +301,7 @@ class Holder:
         return take_in
 
     async def forget_deletes(self, watch: Watch) -> None:
-        """Drop the marks of deletes in a watched arc where nothing is lacking any more: nobody needs to hear of them."""
+        """Drop the marks of deletes in a watched arc where nothing is lacking any more: nobody needs them."""
         arcs = [piece.arc for piece in self.holdings.within(watch.arc) if not piece.lacks]
         snapshot = await self.store.snapshot()
         try:

@@ -1,7 +1,7 @@
 """May this node answer for its arcs? Its successors agree, for a while at a time.
 
-A node asks the member that follows each of its runs of members. That one grants if the asker is right before it on the
-ring and it holds nothing of the asker's arcs itself; it takes over an arc only after every lease it may have granted has
+A node asks the member that follows each of its runs of members. That one grants if the asker is right before it in the
+ring and it holds nothing of the asker's arcs itself; it takes an arc over only when every lease it may have granted has
 run out. The lease counts from the moment of asking, on a clock that counts the time a process is stopped.
 Between two sides of a partition this guards nothing: with a single copy each side goes on with what it has.
 """

@@ -21,7 +21,17 @@ from node.chord.member import Member
 from node.chord.neighbours import Acquaintances, Neighbours
 from node.chord.placement import bisect_widest
 from node.codec import Address, Contact, Message, pack, unpack
-from node.errors import BadUsage, Definite, IdTaken, NotAMember, OutcomeUnknown, RingError, Unavailable, Unreachable, WrongRing
+from node.errors import (
+    BadUsage,
+    Definite,
+    IdTaken,
+    NotAMember,
+    OutcomeUnknown,
+    RingError,
+    Unavailable,
+    Unreachable,
+    WrongRing,
+)
 from node.identifiers import BITS, Arc, Identifier
 from node.replication import messages as data
 from node.replication.handover import Destination, Source
@@ -101,7 +111,12 @@ class RingNode:
 
     @classmethod
     async def open(
-        cls, address: Address, store: Store, transport: Transport, settings: Settings, random: Random,
+        cls,
+        address: Address,
+        store: Store,
+        transport: Transport,
+        settings: Settings,
+        random: Random,
         clock: Callable[[], float],
     ) -> RingNode:
         """A node on what its store left."""
@@ -182,7 +197,9 @@ class RingNode:
                 raise WrongRing(
                     f"{first} belongs to another ring than this data directory: use another directory, or its own ring"
                 )
-            ours = {a: h for a, h in answers.items() if h and h.ring == self.identity.ring and h.node != self.identity.node}
+            ours = {
+                a: h for a, h in answers.items() if h and h.ring == self.identity.ring and h.node != self.identity.node
+            }
             for hello in ours.values():
                 if hello.serving:
                     return hello.members[0]
@@ -194,7 +211,9 @@ class RingNode:
                     return None
             if loop.time() - complained > 5:
                 complained = loop.time()
-                log.warning("waiting for the ring of this data directory: none of %s serves", ", ".join(map(str, addresses)))
+                log.warning(
+                    "waiting for the ring of this data directory: none of %s serves", ", ".join(map(str, addresses))
+                )
             await asyncio.sleep(self.settings.regroup * self.random.uniform(0.1, 0.3))
 
     def _belong_to(self, ring: bytes) -> None:
@@ -225,7 +244,7 @@ class RingNode:
         await member.integrate()
 
     async def _insisting(self, step: Callable[[], Awaitable[T]]) -> T:
-        """A step of coming up, tried again while messages are lost or the other side is not ready, within the deadline of
+        """A step of coming up, tried again while messages are lost or the other side is not ready, within the time of
         two look-ups; a dead address is given up sooner."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + 2 * self.settings.lookup
@@ -297,7 +316,9 @@ class RingNode:
         """Look for members that vanished: after a partition they are another ring, to be merged with this one."""
         while True:
             await asyncio.sleep(self.settings.reunion_period * self.random.uniform(0.75, 1.25))
-            present = {c.id for m in self.residence.members.values() for c in (m.state.predecessor, *m.state.successors) if c}
+            present = {
+                c.id for m in self.residence.members.values() for c in (m.state.predecessor, *m.state.successors) if c
+            }
             vanished = [c for c in self.acquaintances.known() if c.id not in present and c.address != self.address]
             if not vanished:
                 continue
@@ -446,7 +467,9 @@ class RingNode:
             return
         keys = await self.store.count(EVERYTHING)
         if keys:
-            raise WrongRing(f"{self.address} holds {keys} keys of its own ring: put them into this one, then start it anew")
+            raise WrongRing(
+                f"{self.address} holds {keys} keys of its own ring: put them into this one, then start it anew"
+            )
         before, count = self.identity, len(self.residence.members)
         await self.stop()
         self.residence.members.clear()

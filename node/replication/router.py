@@ -1,7 +1,7 @@
 """Taking an operation on a key to the node that holds it, from whichever node it was asked of.
 
 The holder is guessed from the members known, corrected by what nodes answer (`Moved`), and looked up through the ring
-when guessing fails. Definite failures are tried again until the deadline; an unknown outcome only where a second attempt
+when guessing fails. Definite failures are tried again until the deadline, an unknown outcome only where another attempt
 changes nothing.
 """
 

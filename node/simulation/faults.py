@@ -43,6 +43,13 @@ LOSSY = Faults(
     slow=0.02, slow_by=0.2, refuse=0.05, lose_request=0.02, lose_reply=0.02, duplicate=0.02, drift=1e-4, offset=0.05
 )
 STORMY = Faults(
-    delay=0.005, slow=0.1, slow_by=1.0, refuse=0.2, lose_request=0.08, lose_reply=0.08, duplicate=0.1, drift=1e-3,
+    delay=0.005,
+    slow=0.1,
+    slow_by=1.0,
+    refuse=0.2,
+    lose_request=0.08,
+    lose_reply=0.08,
+    duplicate=0.1,
+    drift=1e-3,
     offset=1.0,
 )

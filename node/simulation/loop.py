@@ -221,7 +221,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     observer()
             except (SystemExit, KeyboardInterrupt):
                 raise
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - whatever it is ends the run with it
                 self.fail(error)
             if self.steps >= self._next_check:
                 self._check_budget()
@@ -289,11 +289,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _sweep(self) -> None:
         """Forget tasks that are done, but for failed ones that nobody has asked yet."""
-        kept = {
-            task: process
-            for task, process in self._tasks.items()
-            if not task.done() or _unasked(task)
-        }
+        kept = {task: process for task, process in self._tasks.items() if not task.done() or _unasked(task)}
         self._tasks = kept
         self._sweep_at = 2 * len(kept) + 1024
 

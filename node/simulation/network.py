@@ -223,7 +223,7 @@ class Network:
                 raise TypeError(f"the answer is a {type(answer).__name__}, not bytes")
         except RingError as error:
             answer = self._travelled(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a bug in the receiver, which fails the run
             failure = ReceiverFailed(f"{exchange.method} at {exchange.to}: {type(error).__name__}: {error}")
             failure.__cause__ = error
             self._loop.fail(failure)
@@ -241,7 +241,7 @@ class Network:
         """The error as the caller gets it. One that does not travel whole fails the run."""
         try:
             arrived = error_of(unpack(Failure, pack(failure_of(error))))
-        except Exception as slip:
+        except Exception as slip:  # noqa: BLE001 - a type that does not travel, which fails the run
             arrived = RingError(f"{type(slip).__name__}: {slip}")
         if type(arrived) is not type(error):
             failure = ReceiverFailed(f"{type(error).__name__}{error.args} does not travel: it arrives as {arrived!r}")

@@ -24,7 +24,7 @@ class Directory:
             found = sorted(each.name for each in path.iterdir())
             if found and MARKER not in found and found != [LOCK]:
                 raise DirectoryDamaged(
-                    f"{path} holds other things ({', '.join(found[:3])}) and no store of ours: choose an empty directory"
+                    f"{path} holds other things ({', '.join(found[:3])}) and no store of ours: choose another"
                 )
             self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -34,7 +34,9 @@ class Directory:
         except BlockingIOError:
             holder = os.read(self._lock, 32).decode(errors="replace").strip() or "unknown"
             os.close(self._lock)
-            raise DirectoryInUse(f"data directory {path} is in use by process {holder}: stop it, or choose another") from None
+            raise DirectoryInUse(
+                f"data directory {path} is in use by process {holder}: stop it, or choose another"
+            ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
         self._check_format()
@@ -45,7 +47,9 @@ class Directory:
             marker.write_text(FORMAT)
         elif marker.read_text() != FORMAT:
             self.close()
-            raise DirectoryDamaged(f"{self.path} was written by another version of rpychord: use that one, or another directory")
+            raise DirectoryDamaged(
+                f"{self.path} was written by another version of rpychord: use that one, or another directory"
+            )
 
     def close(self) -> None:
         """Let go of it."""

@@ -1,4 +1,4 @@
-"""The simulated disk: what is committed becomes durable a moment later, in order; what is not durable is lost in a crash.
+"""The simulated disk: what is committed becomes durable a moment later, in order; a crash loses what is not.
 
 Implements the store on virtual time. No threads, no files, nothing drawn but from the Random it is given.
 """

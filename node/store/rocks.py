@@ -1,4 +1,4 @@
-"""The store on RocksDB: one committer thread that groups commits, point reads on the loop, scans on a thread of their own.
+"""The store on RocksDB: a committer thread that groups commits, point reads on the loop, scans on another thread.
 
 A commit is handed to the committer in call order; it writes all that has queued up as one batch, makes it durable, and
 then resolves every commit in it. Why RocksDB and what it costs: docs/decisions/0002-storage-engine.md.
@@ -63,7 +63,7 @@ class RocksStore:
         self._path = str(directory / "db")
         try:
             self._db = self._opened()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exceptions
             self._directory.close()
             raise DirectoryDamaged(f"the store in {directory} cannot be opened: {error}") from None
         self._commits: queue.SimpleQueue[Commit | None] = queue.SimpleQueue()
@@ -98,7 +98,9 @@ class RocksStore:
 
     async def get_many(self, wanted: list[tuple[Identifier, bytes]]) -> list[bytes | None]:
         """See `Store.get_many`."""
-        bodies: list[bytes | None] = self._db.get([_record(position, key) for position, key in wanted]) if wanted else []
+        bodies: list[bytes | None] = (
+            self._db.get([_record(position, key) for position, key in wanted]) if wanted else []
+        )
         return bodies
 
     async def read_note(self, name: str) -> bytes | None:
@@ -161,11 +163,13 @@ class RocksStore:
         except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exceptions
             self._failed = True
             log.error("a commit failed: %s", error)
-            return StoreFull(f"the write could not be stored: {error}; free space in {self._directory.path} and write again")
+            return StoreFull(
+                f"the write could not be stored: {error}; free space in {self._directory.path} and write again"
+            )
         return None
 
     def _reopen(self) -> None:
-        """After a failed write RocksDB refuses all others until it is opened anew; what was acknowledged is in its log."""
+        """After a failed write RocksDB refuses all others until it is opened anew; what was acknowledged is in the log."""
         self._db.close()
         self._db = self._opened()
         self._failed = False

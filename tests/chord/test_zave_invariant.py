@@ -247,9 +247,7 @@ def test_principals_are_the_members_that_no_extended_list_skips() -> None:
     random = Random(1)
     for _ in range(300):
         ring = random_ring(random, 12, 3)
-        skipped = {
-            p for p in ring for me, its in ring.items() for a, b in pairwise((me, *its)) if between(a, p, b)
-        }
+        skipped = {p for p in ring for me, its in ring.items() for a, b in pairwise((me, *its)) if between(a, p, b)}
         assert invariant.principals(ring) == set(ring) - skipped
 
 

@@ -1,4 +1,4 @@
-"""Real node processes for tests: typed as people type them, talked to with a stock RPyC client, killed by their own pid."""
+"""Real node processes for tests: typed as people type them, talked to with a stock RPyC client, killed by pid."""
 
 from __future__ import annotations
 

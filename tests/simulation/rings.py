@@ -1,4 +1,4 @@
-"""Rings in simulation: nodes as they run on real hosts, on virtual time, with Zave's invariant checked after every step."""
+"""Rings in simulation: nodes as on real hosts, on virtual time, with Zave's invariant checked after every step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from node.chord.invariant import Watch, holds
 from node.chord.member import Member
 from node.codec import Address
 from node.errors import RingError
-from node.identifiers import BITS, Identifier, successor_index
+from node.identifiers import BITS, successor_index
 from node.replication.node import RingNode, StartOptions
 from node.settings import Settings
 from node.simulation.faults import CALM, Faults
@@ -116,7 +116,9 @@ class SimulatedRing:
         ordered = sorted(member.me.id for member in members)
         for member in members:
             at = ordered.index(member.me.id)
-            following = [ordered[(at + step) % len(ordered)] for step in range(1, len(ordered))][: self.settings.successors]
+            following = [ordered[(at + step) % len(ordered)] for step in range(1, len(ordered))][
+                : self.settings.successors
+            ]
             if [contact.id for contact in member.state.successors] != following:
                 return False
             if member.state.predecessor is None or member.state.predecessor.id != ordered[at - 1]:

@@ -554,10 +554,7 @@ def test_the_same_seed_gives_the_same_trace_and_another_seed_another(faults: Fau
 
 
 def test_the_trace_is_the_same_in_another_interpreter_with_another_hash_seed() -> None:
-    program = (
-        "from tests.simulation.test_network import *\n"
-        "print(*run(gossip(1, STORMY), seed=1, shuffle=True)[::2])"
-    )
+    program = "from tests.simulation.test_network import *\nprint(*run(gossip(1, STORMY), seed=1, shuffle=True)[::2])"
     root = Path(__file__).parents[2]
     printed = {
         subprocess.run(

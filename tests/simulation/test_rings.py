@@ -44,7 +44,9 @@ async def assert_all_there(ring: SimulatedRing, hosts: list[Host], written: dict
 
 def assert_one_holder(ring: SimulatedRing) -> None:
     """Between nodes that can reach each other, no point is answered for by two."""
-    answering = [(node.address, p.arc) for node in ring.nodes.values() if node.holder.stands for p in node.holder.holdings.pieces]
+    answering = [
+        (node.address, p.arc) for node in ring.nodes.values() if node.holder.stands for p in node.holder.holdings.pieces
+    ]
     for n, (one, arc) in enumerate(answering):
         for other, overlap in answering[:n]:
             assert not arc.intersect(overlap), f"{one} and {other} both answer for {arc}"
@@ -222,7 +224,9 @@ def test_a_thousand_members_join_a_fifth_crash_others_come_and_go() -> None:
     """The members of 250 nodes, so that there are as many members as would be costly as nodes of their own."""
 
     async def scenario(seed: int) -> None:
-        ring = SimulatedRing(seed, LOSSY, quick(stabilize_period=2.0, fingers_period=2.0, settle_period=5.0, lease=20.0))
+        ring = SimulatedRing(
+            seed, LOSSY, quick(stabilize_period=2.0, fingers_period=2.0, settle_period=5.0, lease=20.0)
+        )
         hosts = await ring.of(10)
         await until(ring.is_ideal, HEALED, "right before it grows")
         ring.checking = True

@@ -1,0 +1,246 @@
+"""The socket side of a connection: frames in and out of an asyncio transport, with everything bounded.
+
+Knows nothing of RPyC's messages but which frames are requests: these wait while their sender does not take its answers or
+has too many requests in work; answers to our own calls never wait, or two ends could stop reading each other for ever.
+All that is written in one turn of the loop goes out in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from node.remote.framing import Garbage, Splitter, TooLarge, frame
+from node.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TURN = 256
+"""Frames taken in one turn of the loop: one busy connection may not keep all others waiting."""
+COALESCED = 64 * 1024
+"""Bytes gathered at most before they go out."""
+
+
+class Owner(Protocol):
+    """What a wire carries frames for. `take` and `refuse` may raise Garbage, which ends the connection."""
+
+    @property
+    def full(self) -> bool: ...
+
+    def is_request(self, payload: bytes) -> bool: ...
+
+    def take(self, payload: bytes) -> None: ...
+
+    def refuse(self, skipped: TooLarge) -> None: ...
+
+    def lost(self, reason: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Mark:
+    """How far a peer had come when we last saw it get on."""
+
+    time: float
+    frames: int = 0
+    received: int = 0
+
+
+class Wire(asyncio.Protocol):
+    """Bytes to frames and back, for one connection."""
+
+    def __init__(self, owner: Owner, settings: Settings) -> None:
+        self._owner = owner
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._splitter = Splitter(settings.max_frame, settings.max_skip)
+        self._transport: asyncio.Transport | None = None
+        self._held: bytes | None = None
+        self._reading = True
+        self._outgoing: list[bytes] = []
+        self._outgoing_size = 0
+        self._flushing = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._reason = ""
+        self._mark = Mark(self._loop.time())
+        self.began = self._loop.time()
+        self.closed = False
+        self.peer = "peer"
+        self.frames = 0
+        self.received = 0
+        self.queued = 0
+        self.sent = 0
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
+        transport.set_write_buffer_limits(high=self._settings.write_high)
+        name = transport.get_extra_info("peername")
+        self.peer = f"{name[0]}:{name[1]}" if type(name) is tuple else "peer"
+        _tune(transport.get_extra_info("socket"), self._settings)
+        if self.closed:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        self._splitter.feed(data)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Take in what is whole, as far as the limits let us; then read on, or not."""
+        was_flushing, self._flushing = self._flushing, True
+        try:
+            self._read_on(self._take_in())
+        except Garbage as error:
+            self.fail(f"garbage: {error}")
+        finally:
+            self._flushing = was_flushing
+            if not was_flushing:
+                self.flush()
+
+    def _take_in(self) -> bool:
+        """Take what is whole. False if a request has to wait."""
+        owner = self._owner
+        for _ in range(TURN):
+            if self.closed:
+                return False
+            payload = self._held or self._splitter.take()
+            if payload is None:
+                return True
+            if type(payload) is TooLarge:
+                self.frames += 1
+                owner.refuse(payload)
+                continue
+            if owner.is_request(payload) and (owner.full or not self._writable.is_set()):
+                self._held = payload
+                return False
+            self._held = None
+            self.frames += 1
+            owner.take(payload)
+        self._loop.call_soon(self.go_on)
+        return False
+
+    def _read_on(self, may: bool) -> None:
+        if may != self._reading and self._transport is not None and not self._transport.is_closing():
+            self._reading = may
+            if may:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def release(self) -> None:
+        """The owner is done with a request: take in more if that was waited for."""
+        if self._held is not None and not self.closed:
+            self.go_on()
+
+    def overdue(self, now: float) -> str:
+        """Why the patience with this peer ends, or nothing: no frame yet, stuck in the middle of one, or idle."""
+        settings, mark = self._settings, self._mark
+        if not self.frames:
+            return "no request came" if now - self.began > settings.handshake else ""
+        got_on = self.frames != mark.frames or self.received - mark.received >= settings.half_frame_bytes
+        if got_on or not self._reading:
+            self._mark = Mark(now, self.frames, self.received)
+            return ""
+        if self._splitter.midway:
+            return "it stopped in the middle of a frame" if now - mark.time > settings.half_frame else ""
+        return "idle" if settings.idle and now - mark.time > settings.idle else ""
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    def send(self, payload: bytes) -> int:
+        """Send a payload soon. Its number; it is on its way once `sent` has reached that."""
+        if self.closed:
+            return self.queued + 1
+        self._outgoing.append(frame(payload))
+        self._outgoing_size += len(payload)
+        self.queued += 1
+        if self._outgoing_size >= COALESCED:
+            self.flush()
+        elif not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush_turn)
+        return self.queued
+
+    def _flush_turn(self) -> None:
+        self._flushing = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand over what is waiting, unless the peer does not take what it was sent before."""
+        if not self._outgoing or self.closed or self._transport is None:
+            return
+        if self._writable.is_set():
+            data = self._outgoing[0] if len(self._outgoing) == 1 else b"".join(self._outgoing)
+            self._outgoing.clear()
+            self._outgoing_size = 0
+            self.sent = self.queued
+            self._transport.write(data)
+        if self._outgoing_size + self._transport.get_write_buffer_size() > self._settings.write_limit:
+            self.fail("it does not read what it is sent")
+
+    @property
+    def writable(self) -> bool:
+        """Whether the peer takes what it is sent."""
+        return self._writable.is_set()
+
+    async def until_writable(self) -> None:
+        """Wait until the peer takes what it is sent, or the connection ends."""
+        await self._writable.wait()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+        self.flush()
+        self.release()
+
+    # -- ending --------------------------------------------------------------------------------------------------
+
+    def fail(self, reason: str) -> None:
+        """End the connection at once, for a reason."""
+        if not self._reason and reason:
+            self._reason = reason
+            log.info("connection with %s ended: %s", self.peer, reason)
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Send what is waiting, then end the connection. Never blocks."""
+        self.flush()
+        self.closed = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._writable.set()
+        self._held = None
+        self._outgoing.clear()
+        self._owner.lost(self._reason or (str(exc) if exc else "it was closed"))
+
+
+def _tune(sock: Any, settings: Settings) -> None:
+    """No delay for small frames; a peer that vanished is noticed, with data on the way and without."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    options = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", None), max(1, round(settings.user_timeout))),
+        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", None), 1),
+        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", None), 3),
+        (socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", None), round(settings.user_timeout * 1000)),
+    ]
+    for level, option, value in options:
+        if option is not None:
+            try:
+                sock.setsockopt(level, option, value)
+            except OSError as error:  # the peer is gone already, which the loop will tell
+                log.debug("socket option %s: %s", option, error)
