@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 HEADER = struct.Struct("!LB")
@@ -94,6 +95,11 @@ class Splitter:
         payload = buffer[start:end] if type(buffer) is bytes else bytes(memoryview(buffer)[start:end])
         self._at = end + 1
         return self._inflated(payload) if compressed else payload
+
+    def payloads(self) -> Iterator[bytes | TooLarge]:
+        """The payloads that are whole by now, as they are taken. Raises Garbage."""
+        while (payload := self.take()) is not None:
+            yield payload
 
     def _begin_to_skip(self, size: int, compressed: int) -> TooLarge | None:
         if size > self._max_skip or compressed > 1:

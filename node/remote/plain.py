@@ -10,39 +10,68 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from rpyc.core import brine
+
 from node.errors import BadValue
 
 DEPTH = 64
 """Tuples inside one another."""
 ITEMS = 262_144
 """Values in one message: at most 80 ms of work on the loop."""
+WHAT_TO_SEND = "send bytes, str, int, float, bool, None or a tuple of these"
 
-NONE, EMPTY_BYTES, EMPTY_TUPLE, TRUE, FALSE, TEXT = 0x00, 0x01, 0x02, 0x03, 0x04, 0x08
-BYTES_1, BYTES_4, BYTES_L1, BYTES_L4 = 0x0A, 0x0D, 0x0E, 0x0F
-TUPLE_1, TUPLE_4, TUPLE_L1, TUPLE_L4 = 0x10, 0x13, 0x14, 0x15
-INT_L1, INT_L4, FLOAT = 0x16, 0x17, 0x18
-SMALLEST, LARGEST, ZERO = 0x20, 0xEF, 0x50
-"""Tags that are small integers themselves: the tag less `ZERO`."""
+_VALUE, _BYTES, _TUPLE, _TEXT, _INT, _FLOAT, _REFUSED = range(7)
+_ONE_BYTE, _FOUR_BYTES = -1, -4
+"""In place of a size: it follows in one byte, or in four."""
 
 _length = struct.Struct("!L").unpack_from
 _float = struct.Struct("!d").unpack_from
+
+
+def _tags() -> tuple[tuple[int, Any], ...]:
+    """For each of the 256 tags what it begins, and its value or size."""
+    tags: list[tuple[int, Any]] = [(_REFUSED, tag) for tag in range(256)]
+    for value in (None, (), b"", True, False, *range(-0x30, 0xA0)):
+        (tag,) = brine.dump(value)
+        tags[tag] = (_VALUE, value)
+    for size, bytes_tag, tuple_tag in (
+        (1, brine.TAG_STR1, brine.TAG_TUP1),
+        (2, brine.TAG_STR2, brine.TAG_TUP2),
+        (3, brine.TAG_STR3, brine.TAG_TUP3),
+        (4, brine.TAG_STR4, brine.TAG_TUP4),
+        (_ONE_BYTE, brine.TAG_STR_L1, brine.TAG_TUP_L1),
+        (_FOUR_BYTES, brine.TAG_STR_L4, brine.TAG_TUP_L4),
+    ):
+        tags[bytes_tag[0]] = (_BYTES, size)
+        tags[tuple_tag[0]] = (_TUPLE, size)
+    tags[brine.TAG_INT_L1[0]] = (_INT, _ONE_BYTE)
+    tags[brine.TAG_INT_L4[0]] = (_INT, _FOUR_BYTES)
+    tags[brine.TAG_FLOAT[0]] = (_FLOAT, 8)
+    tags[brine.TAG_UNICODE[0]] = (_TEXT, None)
+    return tuple(tags)
+
+
+_TAGS = _tags()
+_PAIR = brine.TAG_TUP2[0]
 
 
 def read(data: bytes, at: int = 0) -> Any:
     """The one value that `data` holds from `at` to its end. Raises BadValue for anything else."""
     try:
         value, end = _read(data, at)
+    except BadValue:
+        raise
     except (IndexError, struct.error, ValueError) as error:
-        raise error if isinstance(error, BadValue) else BadValue(f"not a plain value: {error}") from None
+        raise BadValue(f"not a plain value: {error}") from None
     if end != len(data):
         raise BadValue("not a plain value: it ends too early or too late")
     return value
 
 
 def first_of_pair(data: bytes, at: int = 0) -> Any:
-    """The first item, no tuple, of a two-tuple of which the end may be missing or not plain. Raises BadValue."""
+    """The first item, no tuple, of a two-tuple of which the rest may be missing or not plain. Raises BadValue."""
     try:
-        if data[at] == TUPLE_1 + 1 and not TUPLE_1 <= data[at + 1] <= TUPLE_L4:
+        if data[at] == _PAIR and _TAGS[data[at + 1]][0] != _TUPLE:
             return _read(data, at + 1)[0]
     except (IndexError, struct.error, ValueError):
         pass
@@ -56,67 +85,49 @@ def _read(data: bytes, at: int) -> tuple[Any, int]:
     wanted = 1
     room = ITEMS
     while True:
-        tag = data[at]
+        kind, value = _TAGS[data[at]]
         at += 1
-        if SMALLEST <= tag <= LARGEST:
-            items.append(tag - ZERO)
-        elif TUPLE_1 <= tag <= TUPLE_L4:
-            if tag <= TUPLE_4:
-                size = tag - TUPLE_1 + 1
-            elif tag == TUPLE_L1:
-                size = data[at]
+        if kind != _VALUE:
+            text = kind == _TEXT
+            if text:
+                kind, value = _TAGS[data[at]]
                 at += 1
-            else:
-                (size,) = _length(data, at)
+            if value == _ONE_BYTE:
+                value = data[at]
+                at += 1
+            elif value == _FOUR_BYTES:
+                (value,) = _length(data, at)
                 at += 4
-            room -= size
-            if room < 0:
-                raise BadValue(f"more than {ITEMS} values in one message: send it in several")
-            if len(enclosing) >= DEPTH:
-                raise BadValue(f"nested more than {DEPTH} deep: flatten it")
-            enclosing.append((items, wanted))
-            items, wanted = [], size
-        else:
-            value, at = _scalar(data, at, tag)
-            items.append(value)
+            if kind == _TUPLE and not text:
+                room -= value
+                if room < 0:
+                    raise BadValue(f"more than {ITEMS} values in one message: send it in several")
+                if len(enclosing) >= DEPTH:
+                    raise BadValue(f"nested more than {DEPTH} deep: flatten it")
+                if value:
+                    enclosing.append((items, wanted))
+                    items, wanted = [], value
+                    continue
+                value = ()
+            elif kind == _BYTES:
+                end = at + value
+                value = data[at:end].decode() if text else data[at:end]
+                at = end
+            elif text:
+                if value != b"" or kind != _VALUE:
+                    raise BadValue("not a plain value: text of something else")
+                value = ""
+            elif kind == _INT:
+                value, at = int(data[at : at + value]), at + value
+            elif kind == _FLOAT:
+                (value,) = _float(data, at)
+                at += 8
+            else:
+                raise BadValue(f"not a plain value (brine tag {value:#04x}): {WHAT_TO_SEND}")
+        items.append(value)
         while len(items) == wanted:
             if not enclosing:
                 return items[0], at
-            whole = tuple(items)
+            value = tuple(items)
             items, wanted = enclosing.pop()
-            items.append(whole)
-
-
-def _scalar(data: bytes, at: int, tag: int) -> tuple[Any, int]:
-    """The value of a tag other than a tuple's or a small integer's."""
-    text = tag == TEXT
-    if text:
-        tag = data[at]
-        at += 1
-    if BYTES_1 <= tag <= BYTES_L4 or tag in (INT_L1, INT_L4):
-        if tag <= BYTES_4:
-            size = tag - BYTES_1 + 1
-        elif tag in (BYTES_L1, INT_L1):
-            size = data[at]
-            at += 1
-        else:
-            (size,) = _length(data, at)
-            at += 4
-        end = at + size
-        found = data[at:end]
-        if tag >= INT_L1:
-            if text:
-                raise BadValue("not a plain value: an integer as text")
-            return int(found), end
-        return (found.decode() if text else found), end
-    if tag == EMPTY_BYTES:
-        return ("" if text else b""), at
-    if not text:
-        if tag in CONSTANTS:
-            return CONSTANTS[tag], at
-        if tag == FLOAT:
-            return _float(data, at)[0], at + 8
-    raise BadValue(f"not a plain value (brine tag {tag:#04x}): send bytes, str, int, float, bool, None or a tuple of these")
-
-
-CONSTANTS: dict[int, Any] = {NONE: None, EMPTY_TUPLE: (), TRUE: True, FALSE: False}
+            items.append(value)
