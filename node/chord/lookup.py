@@ -43,18 +43,20 @@ class Found:
 async def find_successor(
     neighbours: Neighbours,
     point: Identifier,
-    origin: Contact,
+    origin: Contact | None,
     first: Route,
     doubt: Callable[[Contact], None] | None = None,
 ) -> Found:
-    """Walk to the successor of `point`, beginning with the route that `origin` itself, or a first contact, gave.
+    """Walk to the successor of `point`, beginning with the route that `origin` itself gave.
+
+    A newcomer, which is no member yet, has no origin and begins with a contact.
 
     Raises Unavailable when every candidate was tried or `settings.lookup` seconds are over.
     """
-    asked: set[Identifier] = {origin.id}
+    asked: set[Identifier] = {origin.id} if origin else set()
     candidates: dict[Identifier, Contact] = {}
     path: list[Contact] = []
-    route, told_by = first, origin
+    route, told_by = first, origin or first.closer[0]
     try:
         async with asyncio.timeout(neighbours.settings.lookup):
             while not route.owners:

@@ -115,7 +115,7 @@ class Member:
         """The view of the live member right before my id, walking from `through`."""
         point = self.me.id
         first = Route((), (through,))
-        found = await find_successor(self.neighbours, point, self.me, first)
+        found = await find_successor(self.neighbours, point, None, first)
         contact = found.told_by
         for _ in range(BITS):
             view = await self.neighbours.view(contact)

@@ -78,6 +78,8 @@ class Session:
                 if loop.time() > deadline:
                     raise
             except Definite as error:
+                if self._connection is None:
+                    raise
                 if loop.time() > deadline:
                     raise Unavailable(f"{name}: no node of the ring answered in time, the last said: {error}") from None
             except OutcomeUnknown:

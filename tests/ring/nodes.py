@@ -49,13 +49,22 @@ class NodeProcess:
         self.port = port
         self.host = "127.0.0.1"
         self.id = ""
+        self.prefix: list[str] = []
         self.process: subprocess.Popen[str] | None = None
         self.output: list[str] = []
 
     def start(self, *, wait: bool = True) -> NodeProcess:
         """Start it; the port stays the same over restarts."""
         first = [self.first.host, str(self.first.port), str(self.port)] if self.first else ["--port", str(self.port)]
-        command = [sys.executable, str(ROOT / "server.py"), *first, "--data", str(self.directory), *self.words]
+        command = [
+            *self.prefix,
+            sys.executable,
+            str(ROOT / "server.py"),
+            *first,
+            "--data",
+            str(self.directory),
+            *self.words,
+        ]
         self.stderr = self.directory.with_suffix(".log").open("a")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.stderr, text=True, cwd=ROOT)
         self.output = []
