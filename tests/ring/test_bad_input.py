@@ -391,7 +391,8 @@ def test_malformed_lines_are_named_and_the_rest_is_done(ring: RingOfProcesses, t
     node = ring.of(2)[0]
     script = tmp_path / "lines.txt"
     script.write_bytes(
-        b"put a 1\nfrob x\nput b\nget 'open quote\nput c 3 4\n\xff\xfe\nget a\n# fine\n\ndelete a\nget a\nput d 4\r\nget d\n"
+        b"put a 1\nfrob x\nput b\nget 'open quote\nput c 3 4\n\xff\xfe\n"
+        b"get a\n# fine\n\ndelete a\nget a\nput d 4\r\nget d\n"
     )
     done = typed("main.py", script, "--node", f"{node.host}:{node.port}", within=60)
     assert done.returncode == 1

@@ -32,7 +32,7 @@ def sh(*words: str) -> None:
 
 
 class Hosts:
-    """Namespaces, one a host, on a bridge in a namespace of its own; nothing is put into the namespace of the machine."""
+    """Namespaces, one a host, on a bridge in another; nothing is put into the namespace of the machine."""
 
     def __init__(self, count: int) -> None:
         self.names = [f"{PREFIX}h{n}" for n in range(count)]
@@ -55,12 +55,11 @@ class Hosts:
 
     def cut(self, one: list[int], other: list[int]) -> None:
         """No packet passes between the two groups."""
-        rules = "table bridge cut { chain f { type filter hook forward priority 0; "
-        for a in one:
-            for b in other:
-                rules += f"ip saddr {self.address(a)} ip daddr {self.address(b)} drop; "
-                rules += f"ip saddr {self.address(b)} ip daddr {self.address(a)} drop; "
-        sh("ip", "netns", "exec", self.bridge, "nft", rules + "} }")
+        pairs = [(self.address(a), self.address(b)) for a in one for b in other]
+        drops = [f"ip saddr {x} ip daddr {y} drop" for a, b in pairs for x, y in ((a, b), (b, a))]
+        lines = ["table bridge cut {", "chain f {", "type filter hook forward priority 0;", *drops, "}", "}"]
+        nft = ["ip", "netns", "exec", self.bridge, "nft", "-f", "-"]
+        subprocess.run(nft, input="\n".join(lines), text=True, check=True, capture_output=True)
 
     def heal(self) -> None:
         sh("ip", "netns", "exec", self.bridge, "nft", "delete", "table", "bridge", "cut")
