@@ -62,6 +62,8 @@ class Settings:
     """A new connection must have sent one whole frame within this."""
     half_frame: float = 10.0
     """A frame that has begun must be whole within this, or make progress of `half_frame_bytes`."""
+    half_frame_bytes: int = 64 * KIB
+    """Progress within `half_frame` that a frame on a slow line must make to be waited for."""
     idle: float = 0.0
     """Connections without a frame for so long are closed; 0: never (a plain client may sit still)."""
     user_timeout: float = 4.0

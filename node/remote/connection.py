@@ -1,358 +1,399 @@
 """RPyC's protocol on an asyncio loop: one connection, both directions, any number of calls at once.
 
-Everything we rely on inside RPyC 6.0 is in this file and `exposure`; `tests/remote/test_internals.py` fails if it moves.
-No synchronous request is ever made here, no netref built, nothing of the peer's run. Exposed methods may be `async`; the
-answer goes out when it is ready. Outgoing calls are awaited with a deadline; when the connection ends all fail at once.
+Everything we rely on inside RPyC 6.0 is in this file, `plain` and `translation`; `tests/remote/test_internals.py` fails
+if it moves. No synchronous request is ever made here, no netref built, nothing of the peer's run; what the stock class
+does so is closed off. Exposed methods may return an awaitable; the answer goes out when it is ready. Outgoing calls are
+awaited with a deadline; when the connection ends all fail at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-import itertools
-import logging
-import socket
-from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from types import CoroutineType
+from typing import Any, NoReturn
 
-from rpyc.core import brine, consts, vinegar
+from rpyc.core import brine, consts, protocol
 
-from node.codec import Failure, error_of
-from node.errors import BadValue, NotARing, OutcomeUnknown, RingError, Unreachable
-from node.remote.exposure import Exposure, parts, plain
-from node.remote.framing import Garbage, Splitter, TooLarge, frame
+from node.errors import BadUsage, BadValue, NotARing, OutcomeUnknown, RingError, Unreachable
+from node.remote.exposure import Exposed, Exposure
+from node.remote.framing import Garbage, TooLarge
+from node.remote.plain import WHAT_TO_SEND, first_of_pair, read
+from node.remote.translation import dumped, internal, not_plain, translated
+from node.remote.wire import Wire
 from node.settings import Settings
 
-log = logging.getLogger(__name__)
-
 REQUEST, REPLY, EXCEPTION = (brine.I1.pack(m) for m in (consts.MSG_REQUEST, consts.MSG_REPLY, consts.MSG_EXCEPTION))
-NOTHING = (consts.LABEL_VALUE, ())
+PAIR, FOUR = brine.TAG_TUP2, brine.TAG_TUP4
+VALUE, TUPLE = brine.IMM_INTS[consts.LABEL_VALUE], brine.IMM_INTS[consts.LABEL_TUPLE]
+NO_KEYWORDS = brine.dump((consts.LABEL_VALUE, ()))
+PLAIN = frozenset((bytes, str, int, float, bool, tuple, type(None)))
 MAX_PING = 64 * 1024
+CLOSED_OFF = {
+    "allow_safe_attrs": False,
+    "allow_exposed_attrs": False,
+    "allow_getattr": False,
+    "include_local_traceback": False,
+    "bind_threads": False,
+}
+BY_REFERENCE = f"came as a reference to an object of the client: {WHAT_TO_SEND}; lists and dicts go through node.Ring"
 
 
-class Connection(asyncio.Protocol):
-    """One connection. It speaks RPyC's protocol with RPyC's own encoders and has none of the stock class's I/O."""
+class Connection(protocol.Connection):  # type: ignore[misc]
+    """One connection: RPyC's messages, handlers and numbers, none of the stock class's I/O."""
 
-    def __init__(self, settings: Settings, exposure: Exposure | None, on_end: Callable[[Connection], None] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, exposure: Exposure, on_end: Callable[[Connection], None] | None = None
+    ) -> None:
+        self.wire = Wire(self, settings)
+        super().__init__(exposure, self.wire, CLOSED_OFF)
         self._settings = settings
         self._exposure = exposure
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        self._splitter = Splitter(settings.max_frame, settings.max_skip)
-        self._transport: asyncio.Transport | None = None
-        self._seqs = itertools.count()
-        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._pending: dict[int, tuple[asyncio.Future[Any], int]] = {}
         self._working: set[asyncio.Task[None]] = set()
-        self._outgoing: list[bytes] = []
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._reading = True
+        self._heads: dict[str, bytes] = {}
         self._peer_root: Any = None
-        self._closed = False
-        self.ended = asyncio.Event()
-        self.began = self.last_frame = self.last_data = self._loop.time()
-        self.proven = False
-        """Whether the peer has ever sent a whole frame."""
+        self._leaving = False
 
-    # -- the socket ----------------------------------------------------------------------------------------------
+    # -- what the wire asks of us --------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
-        transport.set_write_buffer_limits(high=self._settings.write_high)
-        _tune(transport.get_extra_info("socket"), self._settings)
+    @property
+    def full(self) -> bool:
+        """Whether as many requests are in work as may be."""
+        return len(self._working) >= self._settings.max_in_flight
 
-    def data_received(self, data: bytes) -> None:
-        self.last_data = self._loop.time()
-        self._splitter.feed(data)
-        self._take_in()
+    def is_request(self, payload: bytes) -> bool:
+        """Whether a message asks for something."""
+        return payload.startswith(REQUEST)
 
-    def _take_in(self) -> None:
-        """Handle what is whole, as far as the limit of requests in flight lets us."""
-        try:
-            for payload in self._splitter.payloads():
-                self.last_frame = self._loop.time()
-                if isinstance(payload, TooLarge):
-                    self._refuse(payload)
-                else:
-                    self.proven = True
-                    self._dispatch(payload)
-                if self._closed or not self._may_read():
-                    break
-        except (Garbage, ValueError, TypeError, KeyError, IndexError, EOFError, RecursionError, AttributeError) as error:
-            log.info("connection closed: %s", error)
-            self.abort()
+    def take(self, payload: bytes) -> None:
+        self._dispatch(payload)
 
-    def _may_read(self) -> bool:
-        """Stop or go on reading, by the requests in flight and the bytes the peer has not taken."""
-        may = len(self._working) < self._settings.max_in_flight and self._writable.is_set()
-        if may != self._reading and self._transport is not None and not self._transport.is_closing():
-            self._reading = may
-            if may:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
-        return may
+    def refuse(self, skipped: TooLarge) -> None:
+        """Say to the caller of a skipped request, or to our own of a skipped answer, that it was too large."""
+        limit = f"larger than the limit of {self._settings.max_frame} bytes"
+        seq = _number_of(skipped.head)
+        if skipped.head[:1] == REQUEST:
+            self._reply_error(seq, BadValue(f"the request is {limit}: send less at a time"))
+        else:
+            self._resolve(seq, RingError(f"the answer of {self.peer} is {limit}: ask for less at a time"), None)
 
-    def pause_writing(self) -> None:
-        self._writable.clear()
-        self._may_read()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-        if self._may_read():
-            self._take_in()
-
-    def eof_received(self) -> None:
-        return None
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._closed = True
-        self._writable.set()
-        for future in self._pending.values():
+    def lost(self, reason: str) -> None:
+        """The connection has ended: calls that wait for an answer fail. Requests in work run to their end."""
+        pending, self._pending = self._pending, {}
+        for future, ticket in pending.values():
             if not future.done():
-                future.set_exception(OutcomeUnknown("the connection ended before the answer came"))
-        self._pending.clear()
-        for task in self._working:
-            task.cancel()
-        self.ended.set()
-        if self._on_end is not None:
+                never_sent = ticket > self.wire.sent
+                kind = Unreachable if never_sent else OutcomeUnknown
+                future.set_exception(kind(f"the connection with {self.peer} ended: {reason}"))
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self.closed and not self._working and self._on_end is not None:
             self._on_end(self)
-
-    def _write(self, payload: bytes) -> None:
-        """Send a payload; all of one turn of the loop go out in one write."""
-        if self._closed:
-            return
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(frame(payload))
-
-    def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        if not outgoing or self._closed or self._transport is None:
-            return
-        self._transport.write(b"".join(outgoing) if len(outgoing) > 1 else outgoing[0])
-        if self._transport.get_write_buffer_size() > self._settings.write_limit:
-            log.info("connection closed: its peer does not read")
-            self.abort()
 
     # -- being called --------------------------------------------------------------------------------------------
 
-    def _dispatch(self, payload: bytes) -> None:
-        kind, (seq, content) = payload[:1], brine.load(payload[1:])
-        if kind == REQUEST:
-            self._request(seq, *content)
-            return
-        future = self._pending.pop(seq, None)
-        if future is None or future.done():
-            return
-        if kind == REPLY:
-            future.set_result(content)
-        elif kind == EXCEPTION:
-            future.set_exception(_translated(content))
-        else:
-            raise Garbage(f"message type {kind!r}")
-
-    def _request(self, seq: int, handler: Any, package: Any) -> None:
+    def _dispatch(self, data: bytes) -> None:
+        """One message: the number of a request, and the request or what came of it."""
+        kind = data[:1]
         try:
-            answer = self._answer(handler, package)
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs to the peer, as the answer to its request
-            self._fail(seq, error)
+            seq, content = read(data, 1)
+            if type(seq) is not int or type(content) not in (tuple, str, int):
+                raise BadValue("not a message")
+        except (BadValue, TypeError, ValueError) as error:
+            self._unreadable(data, error)
             return
-        if inspect.iscoroutine(answer):
-            task = self._loop.create_task(self._answer_later(seq, answer))
+        if kind == REQUEST:
+            self._dispatch_request(seq, content)
+        elif kind == REPLY:
+            self._resolve(seq, None, content)
+        elif kind == EXCEPTION:
+            self._resolve(seq, translated(content, self.peer), None)
+        else:
+            raise Garbage("neither a request nor an answer")
+
+    def _unreadable(self, data: bytes, error: Exception) -> None:
+        seq = _number_of(data)
+        if self.is_request(data):
+            self._reply_error(seq, error if isinstance(error, BadValue) else BadValue("not a request"))
+        else:
+            self._resolve(seq, RingError(f"the answer of {self.peer} cannot be read: {error}"), None)
+
+    def _dispatch_request(self, seq: int, raw_args: Any) -> None:
+        try:
+            handler, package = raw_args
+            handle = self._HANDLERS.get(handler) if type(handler) is int else None
+            if handle is None:
+                raise BadUsage("only exposed methods can be called here: nothing else of RPyC's is open")
+            result = handle(self, *self._unbox(package))
+        except (RingError, AttributeError, TypeError, ValueError) as error:
+            self._reply_error(seq, error)
+            return
+        kind = type(result)
+        if kind in PLAIN:
+            self._reply(seq, result)
+        elif kind is Exposed:
+            self.wire.send(REPLY + brine.dump((seq, (consts.LABEL_REMOTE_REF, result.pack))))
+        elif kind is CoroutineType or isinstance(result, Awaitable):
+            task = self._loop.create_task(self._answer_later(seq, result))
             self._working.add(task)
             task.add_done_callback(self._worked)
         else:
-            self._reply(seq, answer)
+            self._reply_error(seq, not_plain(result))
 
-    def _answer(self, handler: Any, package: Any) -> Any:
-        """The boxed answer to a request, or a coroutine that returns a plain one."""
-        exposed = self._exposure
-        if handler == consts.HANDLE_PING:
-            (data,) = map(plain, parts(package, 1, "ping"))
-            if type(data) not in (str, bytes) or len(data) > MAX_PING:
-                raise BadValue(f"a ping carries text of at most {MAX_PING} bytes")
-            return (consts.LABEL_VALUE, data)
-        if handler == consts.HANDLE_CLOSE:
-            self._loop.call_soon(self.close)
-            return (consts.LABEL_VALUE, None)
-        if handler == consts.HANDLE_DEL:
-            return (consts.LABEL_VALUE, None)
-        if exposed is None:
-            raise AttributeError("nothing is exposed here")
-        if handler == consts.HANDLE_GETROOT:
-            return (consts.LABEL_REMOTE_REF, exposed.root_pack)
-        if handler == consts.HANDLE_INSPECT:
-            (pack,) = map(plain, parts(package, 1, "inspect"))
-            return (consts.LABEL_VALUE, exposed.described(pack))
-        if handler == consts.HANDLE_CALLATTR:
-            target, name, arguments, *keywords = parts(package, 4, "callattr")
-            self._on_root(target)
-            return self._called(exposed.method(plain(name)), arguments, keywords)
-        if handler == consts.HANDLE_CALL:
-            target, arguments, *keywords = parts(package, 3, "call")
-            return self._called(exposed.referred(target), arguments, keywords)
-        if handler == consts.HANDLE_GETATTR:
-            target, name = parts(package, 2, "getattr")
-            self._on_root(target)
-            return (consts.LABEL_REMOTE_REF, exposed.pack_of(exposed.method(plain(name))))
-        raise AttributeError("only exposed methods can be called here, nothing else of RPyC's is open")
-
-    def _on_root(self, target: Any) -> None:
-        if self._exposure is None or not self._exposure.is_root(target):
-            raise AttributeError("only the root has methods here")
-
-    @staticmethod
-    def _called(method: Callable[..., Any], arguments: Any, keywords: list[Any]) -> Any:
-        named = dict(plain(keywords[0])) if keywords else {}
-        result = method(*plain(arguments), **named)
-        return result if inspect.iscoroutine(result) else (consts.LABEL_VALUE, result)
-
-    async def _answer_later(self, seq: int, work: Coroutine[Any, Any, Any]) -> None:
+    async def _answer_later(self, seq: int, work: Awaitable[Any]) -> None:
         try:
             result = await work
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs to the peer, as the answer to its request
-            self._fail(seq, error)
+        except RingError as error:
+            self._reply_error(seq, error)
+        except asyncio.CancelledError:
+            self._reply_error(seq, OutcomeUnknown("the node stopped in the middle of the request"))
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told that it failed
+            self._reply_error(seq, internal(error))
         else:
-            self._reply(seq, (consts.LABEL_VALUE, result))
+            self._reply(seq, result)
 
     def _worked(self, task: asyncio.Task[None]) -> None:
         self._working.discard(task)
-        if not self._closed and not self._reading and self._may_read():
-            self._take_in()
+        self.wire.release()
+        self._end_if_done()
 
-    def _reply(self, seq: int, boxed: Any) -> None:
+    def _reply(self, seq: int, result: Any) -> None:
         try:
-            payload = REPLY + brine.dump((seq, boxed))
-        except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
-            self._fail(seq, BadValue(f"the answer cannot be sent to a plain RPyC client: {error}"))
-        else:
-            self._write(payload)
+            payload = REPLY + PAIR + brine.dump(seq) + PAIR + VALUE + brine.dump(result)
+        except (ValueError, TypeError, RecursionError):
+            self._reply_error(seq, not_plain(result))
+            return
+        if len(payload) > self._settings.max_frame:
+            limit = self._settings.max_frame
+            self._reply_error(seq, RingError(f"the answer is larger than the limit of {limit} bytes: ask for less"))
+            return
+        self.wire.send(payload)
 
-    def _fail(self, seq: int, error: Exception) -> None:
-        if not isinstance(error, (RingError, AttributeError, TypeError)):
-            log.error("an exposed method failed", exc_info=error)
-        dumped = vinegar.dump(type(error), error, None, include_local_traceback=False, include_local_version=False)
+    def _reply_error(self, seq: int, error: Exception) -> None:
+        self.wire.send(b"".join((EXCEPTION, PAIR, brine.dump(seq), dumped(error))))
+
+    # -- RPyC's handlers: no others are open ---------------------------------------------------------------------
+
+    @classmethod
+    def _request_handlers(cls) -> dict[int, Callable[..., Any]]:
+        return {
+            consts.HANDLE_PING: cls._handle_ping,
+            consts.HANDLE_CLOSE: cls._handle_close,
+            consts.HANDLE_GETROOT: cls._handle_getroot,
+            consts.HANDLE_GETATTR: cls._handle_getattr,
+            consts.HANDLE_CALL: cls._handle_call,
+            consts.HANDLE_CALLATTR: cls._handle_callattr,
+            consts.HANDLE_DEL: cls._handle_del,
+            consts.HANDLE_INSPECT: cls._handle_inspect,
+        }
+
+    def _handle_ping(self, data: Any) -> Any:
+        if type(data) not in (str, bytes) or len(data) > MAX_PING:
+            raise BadValue(f"a ping carries text of at most {MAX_PING} bytes")
+        return data
+
+    def _handle_close(self) -> None:
+        self._loop.call_soon(self.close)
+
+    def _handle_getroot(self) -> Exposed:
+        return self._exposure.root
+
+    def _handle_getattr(self, obj: Any, name: Any) -> Exposed:
+        return self._exposure.method(obj, name)
+
+    def _handle_callattr(self, obj: Any, name: Any, args: Any, kwargs: Any = ()) -> Any:
+        return self._handle_call(self._exposure.method(obj, name), args, kwargs)
+
+    def _handle_call(self, obj: Any, args: Any, kwargs: Any = ()) -> Any:
+        """Run an exposed method; an awaitable if it returned one. What it raises unexpectedly is not told."""
+        method = obj.method if type(obj) is Exposed else None
+        if method is None:
+            raise AttributeError("only exposed methods can be called")
+        named = dict(kwargs)
+        if self._leaving:
+            raise Unreachable("the node is shutting down and takes no more requests: ask another")
         try:
-            self._write(EXCEPTION + brine.dump((seq, dumped)))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            self._fail(seq, RingError(f"a {type(error).__name__} that cannot be sent"))
+            return method(*args, **named)
+        except RingError:
+            raise
+        except Exception as error:
+            took_other_arguments = isinstance(error, TypeError) and error.__traceback__.tb_next is None  # type: ignore[union-attr]
+            if took_other_arguments:
+                raise
+            raise internal(error) from None
 
-    def _refuse(self, skipped: TooLarge) -> None:
-        """Answer the request in a frame that was too large, if its number can be read."""
-        if skipped.head[:1] != REQUEST:
-            raise Garbage(f"a frame of {skipped.size} bytes")
-        seq = _first_of(skipped.head[1:])
-        limit = self._settings.max_frame
-        self.proven = True
-        self._fail(seq, BadValue(f"the request is larger than the limit of {limit} bytes: send less at a time"))
+    def _handle_del(self, obj: Any, count: Any = 1) -> None:
+        """Nothing is counted, see `exposure`."""
+
+    def _handle_inspect(self, id_pack: Any) -> Any:
+        return self._exposure.described(id_pack)
+
+    def _unbox(self, package: Any, inside: bool = False) -> Any:
+        """The boxed arguments of a handler. The first may refer to one of ours, which is looked up; anywhere else a
+        reference is refused, and one to the peer's is never followed."""
+        label, value = package
+        if label == consts.LABEL_VALUE:
+            return value
+        if label == consts.LABEL_TUPLE:
+            if inside:
+                return tuple([self._unbox(item, inside) for item in value])
+            target, *others = value
+            target_label, pack = target
+            of_ours = target_label == consts.LABEL_LOCAL_REF
+            first = self._exposure.referred(pack) if of_ours else self._unbox(target, True)
+            return (first, *[self._unbox(item, True) for item in others])
+        raise BadValue(f"an argument {BY_REFERENCE}")
 
     # -- calling -------------------------------------------------------------------------------------------------
 
     async def handshake(self, deadline: float) -> None:
-        """Learn how the peer refers to its root. Raises NotARing, OutcomeUnknown."""
-        boxed = await self._ask(consts.HANDLE_GETROOT, NOTHING, deadline)
-        if type(boxed) is not tuple or len(boxed) != 2 or boxed[0] != consts.LABEL_REMOTE_REF:
-            raise NotARing("the peer speaks RPyC but shows no root object")
-        self._peer_root = (consts.LABEL_LOCAL_REF, boxed[1])
+        """Learn how the peer refers to its root. Raises NotARing, OutcomeUnknown, Unreachable."""
+        package = brine.dump((consts.HANDLE_GETROOT, (consts.LABEL_VALUE, ())))
+        label, pack = _pair(await self._ask(package, deadline))
+        if label != consts.LABEL_REMOTE_REF:
+            raise NotARing(f"{self.peer} speaks RPyC but shows no root object")
+        self._peer_root = (consts.LABEL_LOCAL_REF, pack)
 
     async def call(self, name: str, *arguments: Any, deadline: float) -> Any:
         """Call an exposed method of the peer's root with plain values, within `deadline` seconds.
 
-        Raises Unreachable if nothing was sent, OutcomeUnknown if it was sent and no answer came, else the peer's error.
+        Raises Unreachable if nothing was sent, OutcomeUnknown if it was sent and no answer came, NotARing if the peer
+        has no such method, BadValue for an argument that does not travel, else the peer's error.
         """
-        package = (
-            consts.LABEL_TUPLE,
-            (self._peer_root, (consts.LABEL_VALUE, name), (consts.LABEL_VALUE, arguments), NOTHING),
-        )
-        return plain(await self._ask(consts.HANDLE_CALLATTR, package, deadline))
-
-    async def _ask(self, handler: int, package: Any, deadline: float) -> Any:
-        if not self._writable.is_set():
-            await self._wait_until_writable(deadline)
-        if self._closed:
-            raise Unreachable("the connection has ended")
-        seq = next(self._seqs)
+        head = self._heads.get(name) or self._head(name)
         try:
-            payload = REQUEST + brine.dump((seq, (handler, package)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadValue(f"an argument is no plain value: {error}") from None
+            package = b"".join((head, brine.dump(arguments), NO_KEYWORDS))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise BadValue(f"an argument of {name} does not travel ({error}): {WHAT_TO_SEND}") from None
+        label, value = _pair(await self._ask(package, deadline))
+        if label == consts.LABEL_VALUE:
+            return value
+        raise RingError(f"{name} of {self.peer} answered with a reference to an object: only plain values are taken")
+
+    def _head(self, name: str) -> bytes:
+        """A call of that method, up to the boxed arguments."""
+        if self._peer_root is None:
+            raise BadUsage("shake hands before calling")
+        root, boxed_name = brine.dump(self._peer_root), brine.dump((consts.LABEL_VALUE, name))
+        handler = brine.IMM_INTS[consts.HANDLE_CALLATTR]
+        head = b"".join((PAIR, handler, PAIR, TUPLE, FOUR, root, boxed_name, PAIR, VALUE))
+        if len(self._heads) < 256:
+            self._heads[name] = head
+        return head
+
+    async def _ask(self, package: bytes, deadline: float) -> Any:
+        """Send a request; its boxed answer."""
+        wire = self.wire
+        if len(package) + 16 > self._settings.max_frame:
+            raise BadValue(
+                f"the request is larger than the limit of {self._settings.max_frame} bytes: send less at a time"
+            )
+        if not wire.writable:
+            deadline = await self._until_writable(deadline)
+        if wire.closed or deadline <= 0:
+            raise Unreachable(
+                f"nothing was sent to {self.peer}: " + ("no time is left" if deadline <= 0 else "it is gone")
+            )
+        seq = self._get_seq_id()
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._pending[seq] = future
-        timer = self._loop.call_later(deadline, _expire, future, deadline)
-        self._write(payload)
+        self._pending[seq] = (future, wire.send(b"".join((REQUEST, PAIR, brine.dump(seq), package))))
+        timer = self._loop.call_later(deadline, self._expire, seq, deadline)
         try:
             return await future
         finally:
             timer.cancel()
             self._pending.pop(seq, None)
 
-    async def _wait_until_writable(self, deadline: float) -> None:
+    async def _until_writable(self, deadline: float) -> float:
+        """Wait until the peer takes what it was sent before; the time that is left then."""
+        until = self._loop.time() + deadline
         try:
-            async with asyncio.timeout(deadline):
-                await self._writable.wait()
+            async with asyncio.timeout_at(until):
+                while not self.wire.writable:
+                    await self.wire.until_writable()
         except TimeoutError:
-            raise Unreachable("the peer does not take what was sent to it before") from None
+            raise Unreachable(f"{self.peer} does not take what was sent to it before: nothing more was sent") from None
+        return until - self._loop.time()
+
+    def _resolve(self, seq: Any, error: Exception | None, content: Any) -> None:
+        entry = self._pending.get(seq)
+        if entry is None or entry[0].done():
+            return
+        if error is None:
+            entry[0].set_result(content)
+        else:
+            entry[0].set_exception(error)
+
+    def _expire(self, seq: int, deadline: float) -> None:
+        self._resolve(seq, OutcomeUnknown(f"no answer from {self.peer} within {deadline:.3g} s"), None)
 
     # -- ending --------------------------------------------------------------------------------------------------
 
     @property
+    def peer(self) -> str:
+        """Who is at the other end, for messages."""
+        return self.wire.peer
+
+    @property
     def closed(self) -> bool:
-        return self._closed
+        """Whether the connection has ended or is about to."""
+        return bool(self.wire.closed)
 
     @property
     def busy(self) -> bool:
         """Whether calls are under way in either direction."""
         return bool(self._pending or self._working)
 
+    def leave(self) -> None:
+        """Refuse new requests from now on; those in work are answered."""
+        self._leaving = True
+
     def close(self) -> None:
-        """Send what is waiting, then end the connection. Never blocks."""
-        if self._outgoing:
-            self._flush()
-        if self._transport is not None:
-            self._transport.close()
+        """Send what is waiting, then end the connection. Never blocks, unlike the stock one."""
+        self.wire.close()
 
     def abort(self) -> None:
         """End the connection at once."""
-        self._closed = True
-        if self._transport is not None:
-            self._transport.abort()
+        self.wire.fail("")
 
-    @property
-    def midway(self) -> bool:
-        """Whether a frame has begun that is not whole yet."""
-        return self._splitter.midway
+    def cancel(self) -> list[asyncio.Task[None]]:
+        """Break off the requests in work; their tasks, for waiting until they have ended."""
+        for task in self._working:
+            task.cancel()
+        return list(self._working)
+
+    def __del__(self) -> None:
+        """The stock one would make a synchronous request."""
+
+    def _cleanup(self, _anyway: bool = True) -> None:
+        self.close()
+
+    def _closed_off(self, *_: Any, **__: Any) -> NoReturn:
+        raise BadUsage(
+            "nothing of RPyC's that waits or builds references works on the loop: await connection.call(...)"
+        )
+
+    sync_request = async_request = serve = serve_all = serve_threaded = poll = poll_all = _closed_off
+    _async_request = _netref_factory = _box = _send = ping = fileno = _closed_off
+    root = property(_closed_off)
 
 
-def _expire(future: asyncio.Future[Any], deadline: float) -> None:
-    if not future.done():
-        future.set_exception(OutcomeUnknown(f"no answer within {deadline:.3g} s"))
-
-
-def _first_of(head: bytes) -> Any:
-    """The first item of a brine two-tuple whose end is missing: the number of a request."""
-    if head[:1] != brine.TAG_TUP2:
-        raise Garbage("no request")
-    return brine.load(brine.TAG_TUP1 + head[1:])[0]
-
-
-def _translated(dumped: Any) -> RingError:
-    """The peer's exception as one of ours: our own come as they are, everything else is told, never raised as itself."""
+def _number_of(data: bytes) -> Any:
+    """The number of the message that begins so. Raises Garbage if it cannot be told."""
     try:
-        (module, name), arguments, _attributes, _text = dumped
-    except (TypeError, ValueError):
-        return RingError(f"the peer failed: {str(dumped)[:200]}")
-    if module == "node.errors":
-        return error_of(Failure(str(name), tuple(arguments)))
-    if name == "AttributeError":
-        return NotARing(f"the peer has no such method: {arguments}")
-    return RingError(f"the peer failed: {name}: {', '.join(map(str, arguments))[:500]}")
+        if data[:1] in (REQUEST, REPLY, EXCEPTION) and type(seq := first_of_pair(data, 1)) is int:
+            return seq
+    except BadValue:
+        pass
+    raise Garbage("no message")
 
 
-def _tune(sock: Any, settings: Settings) -> None:
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.user_timeout * 1000))
+def _pair(package: Any) -> tuple[Any, Any]:
+    if type(package) is tuple and len(package) == 2:
+        return package
+    raise NotARing("what answered is no node of a ring")

@@ -1,4 +1,7 @@
-"""Taking connections in: limits on their number and their patience, and an accept that outlives a lack of descriptors."""
+"""Taking connections in: limits on their number and our patience, and an accept that outlives a lack of descriptors.
+
+Knows nothing of what is said on a connection. The loop never blocks in here.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import errno
 import logging
 import os
 import socket
+import ssl
+from collections.abc import Callable
 
 from node.errors import BadUsage
 from node.remote.connection import Connection
@@ -16,121 +21,207 @@ from node.settings import Settings
 log = logging.getLogger(__name__)
 
 SWEEP = 1.0
-"""Seconds between two looks for connections that outstayed a deadline."""
+"""Longest time between two looks for connections that outstayed a deadline, in seconds."""
+BURST = 64
+"""Connections accepted in one turn of the loop."""
+BREATH = 0.1
+"""Seconds without accepting after the descriptors ran out."""
+FLUSH = 0.5
+"""Seconds that answers already written get to leave, at the end."""
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Listener:
-    """Listens on one address and serves one root object to everyone who connects."""
+    """Listens on one address and serves one root object, its `exposed_*` methods, to everyone who connects.
 
-    def __init__(self, settings: Settings, host: str, port: int) -> None:
+    Either `bind()`, `serve(root)` and in the end `await close(drain)`, or
+    `async with Listener(settings, host, port, root)`.
+    """
+
+    def __init__(
+        self, settings: Settings, host: str, port: int, root: object = None, *, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._settings = settings
         self._host = host
         self.port = port
-        self._exposure: Exposure | None = None
+        self._root = root
+        self._tls = tls
+        self._exposure = Exposure(None)
         self._connections: set[Connection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
         self._socket: socket.socket | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._spare = -1
+
+    async def __aenter__(self) -> Listener:
+        self.bind()
+        self.serve(self._root)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, or were and have requests in work."""
+        return len(self._connections)
+
+    # -- beginning -----------------------------------------------------------------------------------------------
 
     def bind(self) -> None:
         """Take the address. Raises BadUsage naming it if it cannot be had; port 0 becomes a free one."""
         self._socket = self._bound()
         self.port = self._socket.getsockname()[1]
-        self._spare = os.open(os.devnull, os.O_RDONLY)
 
     def serve(self, root: object) -> None:
         """Begin to take connections in."""
-        assert self._socket is not None, "bind first"
+        if self._socket is None:
+            raise BadUsage("a listener serves after it has taken its address")
         self._exposure = Exposure(root)
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._accept(self._socket)), loop.create_task(self._sweep())]
+        self._loop = asyncio.get_running_loop()
+        self._reserve()
+        self._accept_on()
+        self._sweep()
 
     def _bound(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        where = f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
+        sock: socket.socket | None = None
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+            sock = socket.socket(family, kind, protocol)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # restart at once; two listeners still conflict
             sock.setblocking(False)
-            sock.bind((self._host, self.port))
+            sock.bind(address)
             sock.listen(1024)
-        except OSError as error:
-            sock.close()
-            if error.errno == errno.EADDRINUSE:
-                raise BadUsage(f"port {self.port} of {self._host} is taken: stop what listens there or choose another port") from None
-            raise BadUsage(f"cannot listen on {self._host}:{self.port}: {error.strerror}") from None
+        except (OSError, OverflowError) as error:
+            if sock is not None:
+                sock.close()
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                text = f"{where} is taken: stop what listens there or choose another port"
+            else:
+                text = f"cannot listen on {where} ({error}): give an address of this machine and a port you may use"
+            raise BadUsage(text) from None
         return sock
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    # -- accepting -----------------------------------------------------------------------------------------------
+
+    def _accept_on(self) -> None:
+        if self._socket is not None:
+            self._loop.add_reader(self._socket.fileno(), self._accept, self._socket)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Somebody is waiting."""
+        for _ in range(BURST):
             try:
-                sock, _ = await loop.sock_accept(listening)
+                sock, _ = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
             except OSError as error:
                 if error.errno in NO_DESCRIPTORS:
-                    await self._turn_one_away(listening)
+                    self._turn_one_away(listening)
+                    return
+                log.info("a connection ended before it was accepted: %s", error)
                 continue
             if len(self._connections) >= self._settings.max_connections and not self._evict():
+                log.warning("%d connections: turning another away", len(self._connections))
                 sock.close()
                 continue
-            try:
-                await loop.connect_accepted_socket(self._made, sock)
-            except OSError as error:
-                log.info("a connection ended before it began: %s", error)
-                sock.close()
+            sock.setblocking(False)
+            connection = Connection(self._settings, self._exposure, self._connections.discard)
+            self._connections.add(connection)
+            task = self._loop.create_task(self._open(connection, sock))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
 
-    def _made(self) -> Connection:
-        connection = Connection(self._settings, self._exposure, self._connections.discard)
-        self._connections.add(connection)
-        return connection
+    async def _open(self, connection: Connection, sock: socket.socket) -> None:
+        patience = self._settings.handshake if self._tls else None
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: connection.wire, sock, ssl=self._tls, ssl_handshake_timeout=patience
+            )
+        except OSError as error:
+            log.info("a connection ended before it began: %s", error)
+            sock.close()
+            connection.abort()
+            self._connections.discard(connection)
 
     def _evict(self) -> bool:
         """Make room by ending the oldest connection that has never said anything; False if there is none."""
-        silent = [connection for connection in self._connections if not connection.proven]
+        silent = [connection for connection in self._connections if not connection.wire.frames]
         if not silent:
             return False
-        oldest = min(silent, key=lambda connection: connection.began)
+        oldest = min(silent, key=lambda connection: connection.wire.began)
         self._connections.discard(oldest)
         oldest.abort()
         return True
 
-    async def _turn_one_away(self, listening: socket.socket) -> None:
-        """Out of descriptors: free one, or use the spare to close a connection that waits, so that it need not hang."""
+    def _reserve(self) -> None:
+        """Keep a descriptor for the day there are no others."""
+        if self._spare < 0:
+            try:
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+            except OSError as error:
+                log.debug("no spare descriptor: %s", error)
+
+    def _turn_one_away(self, listening: socket.socket) -> None:
+        """Out of descriptors: with the spare one close a connection that waits, so that it need not hang; breathe."""
         log.warning("out of file descriptors: turning connections away; raise the limit (ulimit -n)")
-        if not self._evict():
+        if not self._evict() and self._spare >= 0:
             os.close(self._spare)
+            self._spare = -1
             try:
                 listening.accept()[0].close()
-            except OSError:
-                log.debug("nobody was waiting")
-            self._spare = os.open(os.devnull, os.O_RDONLY)
-        await asyncio.sleep(self._settings.backoff)
+            except OSError as error:
+                log.debug("nobody to turn away: %s", error)
+            self._reserve()
+        self._loop.remove_reader(listening.fileno())
+        self._timers["accept"] = self._loop.call_later(BREATH, self._accept_again)
 
-    async def _sweep(self) -> None:
-        """End connections that never said anything, stopped in the middle of a frame, or have been idle for too long."""
-        loop = asyncio.get_running_loop()
+    def _accept_again(self) -> None:
+        self._reserve()
+        self._accept_on()
+
+    def _sweep(self) -> None:
+        """End connections that never said anything, stopped in the middle of a frame, or were idle for too long."""
+        now = self._loop.time()
+        for connection in list(self._connections):
+            if not connection.closed and not connection.busy and (reason := connection.wire.overdue(now)):
+                connection.wire.fail(reason)
         settings = self._settings
-        while True:
-            await asyncio.sleep(SWEEP)
-            now = loop.time()
-            for connection in list(self._connections):
-                silent = not connection.proven and now - connection.began > settings.handshake
-                stuck = connection.midway and not connection.busy and now - connection.last_data > settings.half_frame
-                idle = settings.idle and not connection.busy and now - connection.last_frame > settings.idle
-                if silent or stuck or idle:
-                    connection.abort()
+        limits = [limit for limit in (settings.handshake, settings.half_frame, settings.idle) if limit]
+        self._timers["sweep"] = self._loop.call_later(min(SWEEP, *(limit / 4 for limit in limits)), self._sweep)
+
+    # -- ending --------------------------------------------------------------------------------------------------
 
     async def close(self, drain: float = 0.0) -> None:
-        """Take no more connections, give requests under way `drain` seconds, end all."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Take no more connections and requests, give requests in work `drain` seconds, break off the rest, end all."""
+        for timer in self._timers.values():
+            timer.cancel()
         if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
-            os.close(self._spare)
             self._socket = None
-        deadline = asyncio.get_running_loop().time() + drain
-        while any(c.busy for c in self._connections) and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+        for task in self._opening:
+            task.cancel()
+        for connection in self._connections:
+            connection.leave()
+        await self._until(lambda: not any(connection.busy for connection in self._connections), drain)
+        broken_off = [task for connection in self._connections for task in connection.cancel()]
+        if broken_off:
+            await asyncio.wait(broken_off, timeout=FLUSH)
         for connection in list(self._connections):
             connection.close()
+        await self._until(lambda: not self._connections, FLUSH)
+        for connection in list(self._connections):
+            connection.abort()
+
+    async def _until(self, condition: Callable[[], bool], within: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        while not condition() and loop.time() < deadline:
+            await asyncio.sleep(0.01)

@@ -1,8 +1,8 @@
 """Reading brine, RPyC's encoding, when the writer may be hostile: plain values only, in bounded time and memory.
 
-RPyC's own reader recurses, builds slices and frozensets, and lets 8 MB of one-byte items become a tuple that takes seconds
-to make. This one is a loop with a stack, a largest depth and a largest number of items. Pure: bytes in, a value out.
-Writing is left to RPyC.
+RPyC's own reader recurses, builds slices and frozensets, and lets 8 MB of one-byte items become a tuple that takes
+seconds to make. This one is a loop with a stack, a largest depth and a largest number of items. Pure: bytes in, a value
+out. Writing is left to RPyC.
 """
 
 from __future__ import annotations

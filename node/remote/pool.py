@@ -1,12 +1,14 @@
 """Connections to other nodes: one an address, shared by all calls, made when needed, with back-off when that fails.
 
-Implements `node.transport.Transport` over RPyC. The two ends of a call between nodes are here: `Pool.call` and `answer`.
+Implements `node.transport.Transport` over RPyC. The two ends of a call between nodes are here, with the envelope that
+answers travel in: `Pool.call` and `answer`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -14,35 +16,63 @@ from typing import Any
 from node.codec import Address, Failure, error_of, failure_of, pack, unpack
 from node.errors import BadValue, NotARing, OutcomeUnknown, RingError, Unreachable
 from node.remote.connection import Connection
+from node.remote.exposure import Exposure
 from node.settings import Settings
 from node.transport import Receiver
 
 log = logging.getLogger(__name__)
 
 FINE, FAILED = b"\x00", b"\x01"
+"""First byte of an answer: the packed result follows, or the packed error."""
 UNUSED = 60.0
 """Seconds after which a connection that nobody uses is closed."""
+MOST = 1024
+"""Connections kept at most; beyond it those unused for longest are closed."""
+TIDY = 15.0
+"""Seconds between two looks for unused connections."""
 
 
-async def connect(host: str, port: int, settings: Settings, *, deadline: float) -> Connection:
-    """A connection to the root object at `host:port`, within `deadline` seconds. Raises Unreachable, NotARing."""
+async def connect(
+    host: str,
+    port: int,
+    settings: Settings,
+    *,
+    deadline: float,
+    root: object = None,
+    tls: ssl.SSLContext | None = None,
+) -> Connection:
+    """A connection to the root object at `host:port`, within `deadline` seconds.
+
+    Raises Unreachable if nobody answers in time, NotARing if what answers is no RPyC service.
+    """
+    return await _connect(Address(host, port), settings, deadline, Exposure(root), tls)
+
+
+async def _connect(
+    to: Address, settings: Settings, deadline: float, exposure: Exposure, tls: ssl.SSLContext | None
+) -> Connection:
     loop = asyncio.get_running_loop()
-    connection: Connection | None = None
+    until = loop.time() + deadline
+    connection = Connection(settings, exposure)
     try:
-        async with asyncio.timeout(deadline):
-            _, connection = await loop.create_connection(lambda: Connection(settings, None), host, port)
-            await connection.handshake(deadline)
+        async with asyncio.timeout_at(until):
+            await loop.create_connection(lambda: connection.wire, to.host, to.port, ssl=tls)
+        await connection.handshake(until - loop.time())
     except TimeoutError:
-        if connection is not None:
-            connection.abort()
-        raise Unreachable(f"{host}:{port} does not answer within {deadline:.3g} s") from None
+        connection.abort()
+        raise Unreachable(f"{to} does not answer within {deadline:.3g} s: is the host up?") from None
     except OSError as error:
+        connection.abort()
         reason = error.strerror or str(error)
-        raise Unreachable(f"nobody listens at {host}:{port}: {reason}; is the node running?") from None
-    except (OutcomeUnknown, NotARing, Unreachable):
-        if connection is not None:
-            connection.abort()
-        raise NotARing(f"what listens at {host}:{port} is not a node of a ring") from None
+        raise Unreachable(f"nobody listens at {to} ({reason}): is the node running?") from None
+    except (OutcomeUnknown, Unreachable) as error:
+        connection.abort()
+        if connection.wire.spoke_garbage:
+            raise NotARing(f"what listens at {to} is not a node of a ring: {error}") from None
+        raise Unreachable(f"{to} takes connections and does not answer on them: {error}") from None
+    except BaseException:
+        connection.abort()
+        raise
     return connection
 
 
@@ -53,10 +83,28 @@ async def answer(receiver: Receiver, method: Any, payload: Any) -> bytes:
     try:
         return FINE + await receiver(method, payload)
     except RingError as error:
-        return FAILED + pack(failure_of(error))
+        return FAILED + _packed(error)
     except Exception:
         log.exception("%s failed", method)
-        return FAILED + pack(Failure("RingError", (f"internal error in {method}: see the log of the node called",)))
+        return FAILED + _packed(
+            RingError(f"internal error in {method[:80]}: the log of the node called has the details")
+        )
+
+
+def _packed(error: RingError) -> bytes:
+    try:
+        return pack(failure_of(error))
+    except (RingError, ValueError, TypeError, OverflowError):  # an argument of the error that does not travel
+        return pack(Failure(type(error).__name__, tuple(ascii(argument)[:1000] for argument in error.args)))
+
+
+def _opened(reply: Any, to: Address) -> bytes:
+    """The result in an answer. Raises the error in it, NotARing if it is none."""
+    if type(reply) is not bytes or reply[:1] not in (FINE, FAILED):
+        raise NotARing(f"{to} is not a node of a ring, or one of another version")
+    if reply[:1] == FINE:
+        return reply[1:]
+    raise error_of(unpack(Failure, reply[1:]))
 
 
 @dataclass(slots=True)
@@ -64,78 +112,127 @@ class Peer:
     """What is known of one address."""
 
     connection: Connection | None = None
+    connected: float = 0.0
     connecting: asyncio.Task[Connection] | None = None
     failures: int = 0
+    reason: str = ""
     not_before: float = 0.0
     used: float = 0.0
 
 
 class Pool:
-    """The transport of a node."""
+    """The transport of a node. To its peers it exposes `root` too, if it is given one."""
 
-    def __init__(self, settings: Settings, random: Random) -> None:
+    def __init__(
+        self, settings: Settings, random: Random, root: object = None, *, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._settings = settings
         self._random = random
+        self._exposure = Exposure(root)
+        self._tls = tls
         self._peers: dict[Address, Peer] = {}
+        self._tidying: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def call(self, to: Address, method: str, payload: bytes, *, deadline: float) -> bytes:
         """See `node.transport.Transport`."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + deadline
-        peer = self._peers.get(to)
-        if peer is None:
-            self._drop_unused(loop.time())
-            peer = self._peers[to] = Peer()
-        peer.used = loop.time()
+        now = loop.time()
+        peer = self._peers.get(to) or self._add(to)
+        peer.used = now
         connection = peer.connection
         if connection is None or connection.closed:
             connection = await self._connected(to, peer, deadline)
-        reply = await connection.call("call", method, payload, deadline=max(until - loop.time(), 0.001))
-        if type(reply) is not bytes or reply[:1] not in (FINE, FAILED):
-            raise NotARing(f"{to} is not a node of a ring")
-        if reply[:1] == FINE:
-            return reply[1:]
-        raise error_of(unpack(Failure, reply[1:]))
+            deadline -= loop.time() - now
+        return _opened(await connection.call("call", method, payload, deadline=deadline), to)
+
+    def _add(self, to: Address) -> Peer:
+        if self._closed:
+            raise Unreachable(f"nothing was sent to {to}: this node is shutting down")
+        if self._tidying is None:
+            self._tidy()
+        while len(self._peers) >= MOST and (idle := [at for at, peer in self._peers.items() if not _in_use(peer)]):
+            self._drop(min(idle, key=lambda at: self._peers[at].used))
+        peer = self._peers[to] = Peer()
+        return peer
 
     async def _connected(self, to: Address, peer: Peer, deadline: float) -> Connection:
         """The connection of a peer, made anew if nobody is making it already. Raises Unreachable, NotARing."""
         loop = asyncio.get_running_loop()
         if peer.connecting is None:
+            self._note_loss(to, peer, loop.time())
             if loop.time() < peer.not_before:
-                raise Unreachable(f"{to} could not be reached {peer.failures} times: waiting before the next attempt")
+                raise Unreachable(f"nothing was sent to {to}, tried {peer.failures} times just now: {peer.reason}")
             peer.connecting = loop.create_task(self._connect(to, peer))
-        try:
-            async with asyncio.timeout(deadline):
-                return await asyncio.shield(peer.connecting)
-        except TimeoutError:
-            raise Unreachable(f"{to} takes longer than {deadline:.3g} s to connect") from None
+        connecting = peer.connecting
+        await asyncio.wait((connecting,), timeout=deadline)
+        if not connecting.done():
+            raise Unreachable(f"{to} takes longer than {deadline:.3g} s to connect to")
+        if connecting.cancelled():
+            raise Unreachable(f"nothing was sent to {to}: this node is shutting down")
+        return connecting.result()
+
+    def _note_loss(self, to: Address, peer: Peer, now: float) -> None:
+        """A connection that lasted is made again at once; one that broke soon counts as a failure."""
+        if peer.connection is None:
+            return
+        peer.connection = None
+        if now - peer.connected < self._settings.backoff_limit:
+            self._back_off(peer, f"{to} ended the last connection soon", now)
+
+    def _back_off(self, peer: Peer, reason: str, now: float) -> None:
+        wait = min(self._settings.backoff * 2 ** min(peer.failures, 16), self._settings.backoff_limit)
+        peer.failures += 1
+        peer.reason = reason
+        peer.not_before = now + wait * self._random.uniform(0.5, 1.0)
 
     async def _connect(self, to: Address, peer: Peer) -> Connection:
+        loop = asyncio.get_running_loop()
         try:
-            peer.connection = await connect(to.host, to.port, self._settings, deadline=self._settings.connect)
-        except RingError:
-            peer.failures += 1
-            wait = min(self._settings.backoff * 2 ** min(peer.failures - 1, 16), self._settings.backoff_limit)
-            peer.not_before = asyncio.get_running_loop().time() + wait * self._random.uniform(0.5, 1.0)
+            connection = await _connect(to, self._settings, self._settings.connect, self._exposure, self._tls)
+        except RingError as error:
+            self._back_off(peer, str(error), loop.time())
             raise
-        else:
-            peer.failures, peer.not_before = 0, 0.0
-            return peer.connection
         finally:
             peer.connecting = None
+            if (task := asyncio.current_task()) is not None:
+                task.add_done_callback(_seen)
+        if self._closed or self._peers.get(to) is not peer:
+            connection.abort()
+            raise Unreachable(f"nothing was sent to {to}: this node is shutting down")
+        peer.connection, peer.connected, peer.failures, peer.not_before = connection, loop.time(), 0, 0.0
+        return connection
 
-    def _drop_unused(self, now: float) -> None:
+    def _tidy(self) -> None:
+        loop = asyncio.get_running_loop()
         for address, peer in list(self._peers.items()):
-            if now - peer.used > UNUSED and peer.connecting is None:
-                if peer.connection is not None:
-                    peer.connection.close()
-                del self._peers[address]
+            if not _in_use(peer) and loop.time() - peer.used > UNUSED:
+                self._drop(address)
+        self._tidying = loop.call_later(TIDY, self._tidy)
+
+    def _drop(self, address: Address) -> None:
+        connection = self._peers.pop(address).connection
+        if connection is not None:
+            connection.close()
 
     async def close(self) -> None:
-        """End all connections; never blocks."""
+        """End all connections; never blocks. Calls under way fail."""
+        self._closed = True
+        if self._tidying is not None:
+            self._tidying.cancel()
         for peer in self._peers.values():
             if peer.connecting is not None:
                 peer.connecting.cancel()
             if peer.connection is not None:
                 peer.connection.close()
         self._peers.clear()
+
+
+def _in_use(peer: Peer) -> bool:
+    return peer.connecting is not None or (peer.connection is not None and peer.connection.busy)
+
+
+def _seen(task: asyncio.Task[Connection]) -> None:
+    """Nobody may be waiting any more for a connection that failed: that is no error of the loop's."""
+    if not task.cancelled():
+        task.exception()

@@ -1,8 +1,8 @@
 """The socket side of a connection: frames in and out of an asyncio transport, with everything bounded.
 
-Knows nothing of RPyC's messages but which frames are requests: these wait while their sender does not take its answers or
-has too many requests in work; answers to our own calls never wait, or two ends could stop reading each other for ever.
-All that is written in one turn of the loop goes out in one write.
+Knows nothing of RPyC's messages but which frames are requests: these wait while their sender does not take its answers
+or has too many requests in work; answers to our own calls never wait, or two ends could stop reading each other for
+ever. All that is written in one turn of the loop goes out in one write.
 """
 
 from __future__ import annotations
@@ -65,9 +65,11 @@ class Wire(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._reason = ""
-        self._mark = Mark(self._loop.time())
+        self._last = Mark(self._loop.time())
+        self._begun: Mark | None = None
         self.began = self._loop.time()
         self.closed = False
+        self.spoke_garbage = False
         self.peer = "peer"
         self.frames = 0
         self.received = 0
@@ -96,6 +98,7 @@ class Wire(asyncio.Protocol):
         try:
             self._read_on(self._take_in())
         except Garbage as error:
+            self.spoke_garbage = True
             self.fail(f"garbage: {error}")
         finally:
             self._flushing = was_flushing
@@ -111,7 +114,7 @@ class Wire(asyncio.Protocol):
             payload = self._held or self._splitter.take()
             if payload is None:
                 return True
-            if type(payload) is TooLarge:
+            if isinstance(payload, TooLarge):
                 self.frames += 1
                 owner.refuse(payload)
                 continue
@@ -139,16 +142,17 @@ class Wire(asyncio.Protocol):
 
     def overdue(self, now: float) -> str:
         """Why the patience with this peer ends, or nothing: no frame yet, stuck in the middle of one, or idle."""
-        settings, mark = self._settings, self._mark
+        settings = self._settings
         if not self.frames:
             return "no request came" if now - self.began > settings.handshake else ""
-        got_on = self.frames != mark.frames or self.received - mark.received >= settings.half_frame_bytes
-        if got_on or not self._reading:
-            self._mark = Mark(now, self.frames, self.received)
-            return ""
-        if self._splitter.midway:
-            return "it stopped in the middle of a frame" if now - mark.time > settings.half_frame else ""
-        return "idle" if settings.idle and now - mark.time > settings.idle else ""
+        if self.frames != self._last.frames or not self._reading:
+            self._last, self._begun = Mark(now, self.frames, self.received), None
+        if not self._splitter.midway:
+            self._begun = None
+            return "idle" if settings.idle and now - self._last.time > settings.idle else ""
+        if self._begun is None or self.received - self._begun.received >= settings.half_frame_bytes:
+            self._begun = Mark(now, self.frames, self.received)
+        return "it stopped in the middle of a frame" if now - self._begun.time > settings.half_frame else ""
 
     # -- out -----------------------------------------------------------------------------------------------------
 
