@@ -102,7 +102,9 @@ class StockService(rpyc.Service):
         return [1, 2]
 
     def exposed_raise(self, name: str) -> None:
-        raise {"exit": SystemExit, "interrupt": KeyboardInterrupt, "timeout": TimeoutError, "value": ValueError}[name]("x")
+        raise {"exit": SystemExit, "interrupt": KeyboardInterrupt, "timeout": TimeoutError, "value": ValueError}[name](
+            "x"
+        )
 
     def exposed_raise_ours(self) -> None:
         raise BadValue("no", 3)
@@ -117,11 +119,21 @@ def stock_server(service: type[rpyc.Service] = StockService) -> Iterator[int]:
     server = ThreadedServer(service, hostname=HOST, port=0, protocol_config={"allow_public_attrs": False})
     thread = threading.Thread(target=server.start, daemon=True)
     thread.start()
+    until(lambda: server.active)
     try:
         yield server.port
+        until(lambda: not server.clients)
     finally:
         server.close()
         thread.join(PATIENCE)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait, without a loop, until a condition holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE} s"
+        time.sleep(0.005)
 
 
 def run(test: Coroutine[Any, Any, T]) -> T:
