@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from random import Random
 
 from node.errors import NotGranted, Unavailable
 from node.identifiers import Arc, Identifier
@@ -48,25 +49,31 @@ class Grants:
         return point
 
 
-ATTEMPTS = 64
+ATTEMPTS = 256
 """How many owners are asked before a newcomer gives up; each refusal means that another newcomer was faster."""
 
 
 async def bisect_widest(
-    survey: Callable[[], Awaitable[dict[Identifier, int]]], admit: Callable[[Identifier, int], Awaitable[Identifier]]
+    survey: Callable[[], Awaitable[dict[Identifier, int]]],
+    admit: Callable[[Identifier, int], Awaitable[Identifier]],
+    random: Random,
 ) -> Identifier:
-    """Ask the owner of the widest arc for a half of it; the id granted.
+    """Ask the owner of a widest arc for a half of it, any of them, so that newcomers do not all ask the same; the id.
 
     `survey()` gives the owners and their arcs' widths. It may be late: arcs only get narrower, so an arc that is still
     as wide as the widest was is a widest one. `admit(owner, width)` raises NotGranted with what the owner really has;
-    then the ring is surveyed anew. Raises Unavailable if nobody grants.
+    when none of that width is left, the ring is surveyed anew. Raises Unavailable if nobody grants.
     """
     left: dict[Identifier, int] = {}
+    widths: dict[Identifier, int] = {}
+    widest = 0
     for _ in range(ATTEMPTS):
-        widths = {owner: min(width, left.get(owner, width)) for owner, width in (await survey()).items()}
-        owner = max(widths, key=lambda each: (widths[each], -each))
+        if max(widths.values(), default=0) < widest or not widths:
+            widths = {owner: min(width, left.get(owner, width)) for owner, width in (await survey()).items()}
+            widest = max(widths.values())
+        owner = random.choice([each for each, width in widths.items() if width == widest])
         try:
-            return await admit(owner, widths[owner])
+            return await admit(owner, widest)
         except NotGranted as refusal:
-            left[owner] = int.from_bytes(refusal.args[1], "big")
+            left[owner] = widths[owner] = int.from_bytes(refusal.args[1], "big")
     raise Unavailable("no member of the ring admits a newcomer: try again in a moment, or give an id with --id")

@@ -26,6 +26,7 @@ from node.errors import (
     Definite,
     IdTaken,
     NotAMember,
+    NotGranted,
     OutcomeUnknown,
     RingError,
     Unavailable,
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 IDENTITY = "identity"
 KNOWN = "known"
+ADMISSIONS = 10
+"""How often an owner that is still joining itself is asked for a place, before another one is."""
 REFUSALS = 4
 """How often an address may turn out to be unreachable before coming up is given up."""
 EVERYTHING = Arc(Identifier(0), Identifier(0))
@@ -245,9 +248,9 @@ class RingNode:
 
     async def _insisting(self, step: Callable[[], Awaitable[T]]) -> T:
         """A step of coming up, tried again while messages are lost or the other side is not ready, within the time of
-        two look-ups; a dead address is given up sooner."""
+        four look-ups; a dead address is given up sooner."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + 2 * self.settings.lookup
+        deadline = loop.time() + 4 * self.settings.lookup
         refusals = 0
         while True:
             try:
@@ -264,7 +267,7 @@ class RingNode:
         contacts: dict[Identifier, Contact] = {}
 
         async def survey() -> dict[Identifier, int]:
-            views = await census(self.neighbours, await self.neighbours.view(through))
+            views = await census(self.neighbours, await self._insisting(partial(self.neighbours.view, through)))
             self.acquaintances.met(view.me for view in views if view.me.address != self.address)
             contacts.update({view.me.id: view.me for view in views})
             ids = [view.me.id for view in views]
@@ -272,9 +275,15 @@ class RingNode:
 
         async def admit(owner: Identifier, width: int) -> Identifier:
             request = chord.Admission(owner, width.to_bytes(21, "big"))
-            return await self.neighbours.ask(chord.ADMIT, contacts[owner], request)
+            for _ in range(ADMISSIONS):
+                try:
+                    return await self.neighbours.ask(chord.ADMIT, contacts[owner], request)
+                except (NotAMember, NotGranted, OutcomeUnknown, Unreachable) as error:
+                    log.debug("%s does not admit yet: %s", contacts[owner], error)
+                await asyncio.sleep(self.settings.backoff)
+            raise NotGranted(f"{contacts[owner]} does not answer or is joining itself", bytes(21))
 
-        return await bisect_widest(survey, admit)
+        return await bisect_widest(survey, admit, self.random)
 
     def _settle_in(self, member: Member) -> None:
         self.residence.members[member.me.id] = member

@@ -220,25 +220,29 @@ def test_the_invariant_holds_at_every_step_of_a_ring_that_changes() -> None:
     for_each_seed(40, scenario)
 
 
+async def grow_and_suffer(seed: int, nodes: int, members: int) -> None:
+    """Members join at random, a fifth of the nodes crash, others come and go; at the end all pointers are right."""
+    ring = SimulatedRing(seed, LOSSY, quick(stabilize_period=2.0, fingers_period=2.0, settle_period=5.0, lease=20.0))
+    hosts = await ring.of(10)
+    await until(ring.is_ideal, HEALED, "right before it grows")
+    ring.checking = True
+    while len(hosts) < nodes:
+        batch = [ring.start(ring.random.choice(hosts), members=members) for _ in range(5)]
+        hosts += await asyncio.gather(*batch)
+    for victim in ring.random.sample(hosts, len(hosts) // 5):
+        if ring.may_crash(victim):
+            hosts.remove(victim)
+            ring.crash(victim)
+        await asyncio.sleep(ring.random.expovariate(2.0))
+    await change_at_random(ring, hosts, 10)
+    await until(lambda: ring.is_ideal(fingers=True), 300, "right lists and fingers")
+
+
+def test_members_join_a_fifth_crash_others_come_and_go() -> None:
+    for_each_seed(1, lambda seed: grow_and_suffer(seed, nodes=30, members=2))
+
+
+@pytest.mark.soak
 def test_a_thousand_members_join_a_fifth_crash_others_come_and_go() -> None:
-    """The members of 250 nodes, so that there are as many members as would be costly as nodes of their own."""
-
-    async def scenario(seed: int) -> None:
-        ring = SimulatedRing(
-            seed, LOSSY, quick(stabilize_period=2.0, fingers_period=2.0, settle_period=5.0, lease=20.0)
-        )
-        hosts = await ring.of(10)
-        await until(ring.is_ideal, HEALED, "right before it grows")
-        ring.checking = True
-        while len(hosts) < 250:
-            batch = [ring.start(ring.random.choice(hosts), members=4) for _ in range(20)]
-            hosts += await asyncio.gather(*batch)
-        for victim in ring.random.sample(hosts, len(hosts) // 5):
-            if ring.may_crash(victim):
-                hosts.remove(victim)
-                ring.crash(victim)
-            await asyncio.sleep(ring.random.expovariate(2.0))
-        await change_at_random(ring, hosts, 20)
-        await until(lambda: ring.is_ideal(fingers=True), 300, "right lists and fingers")
-
-    for_each_seed(1, scenario, max_seconds=600)
+    """The members of 250 nodes: as many members cost much less than as many nodes of one each."""
+    for_each_seed(1, lambda seed: grow_and_suffer(seed, nodes=250, members=4), max_seconds=3600)
