@@ -169,7 +169,7 @@ class RocksStore:
         return None
 
     def _reopen(self) -> None:
-        """After a failed write RocksDB refuses all others until it is opened anew; what was acknowledged is in its log."""
+        """After a failed write RocksDB refuses all others until it is opened anew; its log has what was acknowledged."""
         self._db.close()
         self._db = self._opened()
         self._failed = False
