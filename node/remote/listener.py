@@ -26,6 +26,8 @@ BURST = 64
 """Connections accepted in one turn of the loop."""
 BREATH = 0.1
 """Seconds without accepting after the descriptors ran out."""
+A_TURN = 0.001
+"""Seconds until the descriptor of a connection that was ended is free."""
 FLUSH = 0.5
 """Seconds that answers already written get to leave, at the end."""
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -88,6 +90,8 @@ class Listener:
         where = f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
         sock: socket.socket | None = None
         try:
+            if not 0 <= self.port < 65536:  # getaddrinfo would take it modulo 65536
+                raise OverflowError("a port is a number from 0 to 65535")
             found = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
             sock = socket.socket(family, kind, protocol)
@@ -167,8 +171,9 @@ class Listener:
 
     def _turn_one_away(self, listening: socket.socket) -> None:
         """Out of descriptors: with the spare one close a connection that waits, so that it need not hang; breathe."""
-        log.warning("out of file descriptors: turning connections away; raise the limit (ulimit -n)")
-        if not self._evict() and self._spare >= 0:
+        made_room = self._evict()
+        if not made_room and self._spare >= 0:
+            log.warning("out of file descriptors: turning connections away; raise the limit (ulimit -n)")
             os.close(self._spare)
             self._spare = -1
             try:
@@ -177,7 +182,7 @@ class Listener:
                 log.debug("nobody to turn away: %s", error)
             self._reserve()
         self._loop.remove_reader(listening.fileno())
-        self._timers["accept"] = self._loop.call_later(BREATH, self._accept_again)
+        self._timers["accept"] = self._loop.call_later(A_TURN if made_room else BREATH, self._accept_again)
 
     def _accept_again(self) -> None:
         self._reserve()

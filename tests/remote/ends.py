@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import rpyc
+import uvloop
 from rpyc.core import brine, consts
 from rpyc.utils.server import ThreadedServer
 
@@ -25,6 +26,8 @@ HOST = "127.0.0.1"
 PATIENCE = 15.0
 """Seconds a test waits for what should take a moment."""
 SETTINGS = Settings()
+LOOP = ["asyncio"]
+"""The kind of loop tests run on, see `conftest.loops`."""
 ROOT_PACK = ("rpychord.Node", 1, 1)
 
 
@@ -143,7 +146,7 @@ def run(test: Coroutine[Any, Any, T]) -> T:
         async with asyncio.timeout(2 * PATIENCE):
             return await test
 
-    return asyncio.run(bounded())
+    return uvloop.run(bounded()) if LOOP[0] == "uvloop" else asyncio.run(bounded())
 
 
 async def eventually(condition: Callable[[], Any], what: str = "") -> None:

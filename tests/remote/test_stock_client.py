@@ -14,6 +14,7 @@ from rpyc.core import consts
 from node.remote.listener import Listener
 from tests.remote.ends import HOST, SETTINGS, Root, run
 
+pytestmark = pytest.mark.usefixtures("loops")
 TIMEOUT = {"sync_request_timeout": 10}
 
 
