@@ -11,6 +11,7 @@ from node.errors import BadUsage, DirectoryDamaged, DirectoryInUse
 MARKER = "rpychord-store"
 FORMAT = "1\n"
 LOCK = "LOCK.rpychord"
+PROBE = "probe"
 
 
 class Directory:
@@ -50,6 +51,17 @@ class Directory:
             raise DirectoryDamaged(
                 f"{self.path} was written by another version of rpychord: use that one, or another directory"
             )
+
+    def probe(self, size: int) -> None:
+        """Raises OSError unless `size` bytes can be written here."""
+        path = self.path / PROBE
+        try:
+            with path.open("wb") as file:
+                file.write(bytes(size))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right, insort
+from collections import deque
 from collections.abc import Awaitable
 from random import Random
 from typing import Any
@@ -70,6 +71,7 @@ class MemoryStore:
         self._latency = latency
         self._life = disk.life
         self._due = 0.0
+        self._queue: deque[tuple[Batch, asyncio.Future[None]]] = deque()
 
     async def get(self, position: Identifier, key: bytes) -> bytes | None:
         """See `Store.get`."""
@@ -84,10 +86,12 @@ class MemoryStore:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._due = max(self._due, loop.time() + self._random.expovariate(1 / self._latency))
-        loop.call_at(self._due, self._commit, batch, done)
+        self._queue.append((batch, done))
+        loop.call_at(self._due, self._commit_next)
         return done
 
-    def _commit(self, batch: Batch, done: asyncio.Future[None]) -> None:
+    def _commit_next(self) -> None:
+        batch, done = self._queue.popleft()
         if self._disk.life != self._life:
             return
         if self._disk.full:

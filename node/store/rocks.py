@@ -12,12 +12,14 @@ import queue
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rocksdict import (
     BlockBasedOptions,
     Cache,
+    DbClosedError,
     DBCompressionType,
     Options,
     Rdict,
@@ -25,7 +27,7 @@ from rocksdict import (
     WriteBatch,
 )
 
-from node.errors import DirectoryDamaged, StoreFull
+from node.errors import DirectoryDamaged, StoreFull, Unavailable
 from node.identifiers import BYTES, Arc, Identifier
 from node.settings import MIB
 from node.store.directory import Directory
@@ -40,6 +42,10 @@ WRITE_BUFFER = 16 * MIB
 GROUP = 8 * MIB
 """Bytes of commits written as one group at most."""
 COUNT_CHUNK = 100_000
+ROOM = 1 * MIB
+"""What must fit on the disk before a database that failed to write is opened anew."""
+REOPEN = 10.0
+"""Seconds a read waits for that."""
 
 Commit = tuple[Batch, "asyncio.Future[None]"]
 
@@ -71,6 +77,8 @@ class RocksStore:
         self._committer.start()
         self._scans = ThreadPoolExecutor(1, "scan")
         self._failed = False
+        self._open = threading.Event()
+        self._open.set()
 
     def _opened(self) -> Any:
         options = Options(raw_mode=True)
@@ -93,20 +101,29 @@ class RocksStore:
 
     async def get(self, position: Identifier, key: bytes) -> bytes | None:
         """See `Store.get`."""
-        body: bytes | None = self._db.get(_record(position, key))
+        body: bytes | None = await self._read(_record(position, key))
         return body
 
     async def get_many(self, wanted: list[tuple[Identifier, bytes]]) -> list[bytes | None]:
         """See `Store.get_many`."""
-        bodies: list[bytes | None] = (
-            self._db.get([_record(position, key) for position, key in wanted]) if wanted else []
-        )
+        if not wanted:
+            return []
+        bodies: list[bytes | None] = await self._read([_record(position, key) for position, key in wanted])
         return bodies
 
     async def read_note(self, name: str) -> bytes | None:
         """See `Store.read_note`."""
-        content: bytes | None = self._db.get(NOTE + name.encode())
+        content: bytes | None = await self._read(NOTE + name.encode())
         return content
+
+    async def _read(self, names: bytes | list[bytes]) -> Any:
+        """From memory and page cache mostly: a few microseconds on the loop, where a thread would cost fifty."""
+        while True:
+            try:
+                return self._db.get(names)
+            except DbClosedError:
+                if not await self._on_thread(partial(self._open.wait, REOPEN)):
+                    raise Unavailable(f"the store in {self._directory.path} could not be opened again") from None
 
     async def snapshot(self) -> RocksSnapshot:
         """See `Store.snapshot`."""
@@ -157,21 +174,30 @@ class RocksStore:
                 _apply(together, change)
         try:
             if self._failed:
-                self._reopen()
+                self._recover()
             self._db.write(together)
             self._db.flush_wal(self._sync)
         except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exceptions
             self._failed = True
             log.error("a commit failed: %s", error)
-            return StoreFull(
-                f"the write could not be stored: {error}; free space in {self._directory.path} and write again"
-            )
+            return StoreFull(f"the write could not be stored in {self._directory.path}: {error}; free space, try again")
         return None
 
-    def _reopen(self) -> None:
-        """After a failed write RocksDB refuses all others until it is opened anew; its log has what was acknowledged."""
-        self._db.close()
-        self._db = self._opened()
+    def _recover(self) -> None:
+        """After a failed write RocksDB refuses all others until it is opened anew; its log has what was acknowledged.
+
+        Only once there is room: until then the open database goes on serving reads.
+        """
+        self._directory.probe(ROOM)
+        self._open.clear()
+        try:
+            self._db.close()
+        except Exception as error:  # noqa: BLE001 - it tells once more what it could not write
+            log.info("closing after a failed write: %s", error)
+        try:
+            self._db = self._opened()
+        finally:
+            self._open.set()
         self._failed = False
 
     async def close(self) -> None:

@@ -1,0 +1,220 @@
+"""What every store promises, claimed of the real engine and of the simulated disk alike."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from node.identifiers import RING, Arc, Identifier
+from node.store.interface import Batch, Cursor, Record, Store
+from node.store.memory import MemoryDisk, MemoryStore
+from node.store.rocks import open_store
+
+EVERYTHING = Arc(Identifier(0), Identifier(0))
+
+
+class Rocks:
+    """The real engine in a directory of its own."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory()
+
+    async def open(self) -> Store:
+        return await open_store(Path(self._directory.name) / "data")
+
+
+class Memory:
+    """The simulated disk."""
+
+    def __init__(self) -> None:
+        self._disk = MemoryDisk()
+
+    async def open(self) -> Store:
+        return MemoryStore(self._disk, Random(1))
+
+
+@pytest.fixture(params=[Rocks, Memory])
+def disk(request: pytest.FixtureRequest) -> Any:
+    return request.param()
+
+
+def run(disk: Any, scenario: Callable[[Store], Awaitable[None]]) -> None:
+    """Run a scenario on an open store and close it."""
+
+    async def whole() -> None:
+        store = await disk.open()
+        try:
+            await scenario(store)
+        finally:
+            await store.close()
+
+    asyncio.run(whole())
+
+
+def at(point: int) -> Identifier:
+    return Identifier(point % RING)
+
+
+def putting(*records: tuple[int, bytes, bytes]) -> Batch:
+    batch = Batch()
+    for point, key, body in records:
+        batch.put(at(point), key, body)
+    return batch
+
+
+async def content(store: Store, arc: Arc = EVERYTHING, limit: int = 1 << 20) -> list[Record]:
+    """Everything in an arc, chunk by chunk."""
+    snapshot = await store.snapshot()
+    found: list[Record] = []
+    after: Cursor | None = None
+    while True:
+        chunk, after = await snapshot.scan(arc, after, limit)
+        found += chunk
+        if after is None:
+            await snapshot.close()
+            return found
+
+
+def test_what_is_committed_is_read(disk: Any) -> None:
+    async def scenario(store: Store) -> None:
+        assert await store.get(at(1), b"k") is None
+        await store.commit(putting((1, b"k", b"v"), (1, b"", b"empty key"), (-1, b"k", b"last")))
+        assert await store.get(at(1), b"k") == b"v"
+        assert await store.get_many([(at(1), b""), (at(2), b"k"), (at(-1), b"k")]) == [b"empty key", None, b"last"]
+        assert await store.get_many([]) == []
+        removal = Batch()
+        removal.delete(at(1), b"k")
+        removal.delete(at(7), b"never there")
+        await store.commit(removal)
+        assert await store.get(at(1), b"k") is None
+
+    run(disk, scenario)
+
+
+def test_the_order_of_calls_is_the_order_of_commits(disk: Any) -> None:
+    async def scenario(store: Store) -> None:
+        await asyncio.gather(*(store.commit(putting((5, b"k", b"%d" % n))) for n in range(200)))
+        assert await store.get(at(5), b"k") == b"199"
+
+    run(disk, scenario)
+
+
+def test_the_order_in_a_batch_counts(disk: Any) -> None:
+    async def scenario(store: Store) -> None:
+        batch = putting((5, b"gone", b"1"))
+        batch.delete_arc(EVERYTHING)
+        batch.put(at(5), b"kept", b"2")
+        batch.note("holdings", b"n")
+        await store.commit(batch)
+        assert [r.key for r in await content(store)] == [b"kept"]
+        assert await store.read_note("holdings") == b"n", "notes are in no arc"
+
+    run(disk, scenario)
+
+
+@pytest.mark.parametrize("arc", [Arc(at(10), at(20)), Arc(at(-5), at(5)), Arc(at(20), at(20)), Arc(at(-10), at(-1))])
+def test_an_arc_is_scanned_counted_and_deleted_clockwise_from_its_start(disk: Any, arc: Arc) -> None:
+    async def scenario(store: Store) -> None:
+        points = [*range(-12, 25)]
+        await store.commit(putting(*((p, b"k%d" % p, b"x" * 50) for p in points)))
+        inside = sorted((at(p) for p in points if at(p) in arc), key=lambda p: arc.start.distance_to(p) or RING)
+        for limit in (1, 200, 1 << 20):
+            assert [record.position for record in await content(store, arc, limit)] == inside
+        assert await store.count(arc) == len(inside)
+        batch = Batch()
+        batch.delete_arc(arc)
+        await store.commit(batch)
+        assert await store.count(arc) == 0
+        assert await store.count(EVERYTHING) == len(points) - len(inside)
+
+    run(disk, scenario)
+
+
+def test_a_snapshot_is_one_moment(disk: Any) -> None:
+    async def scenario(store: Store) -> None:
+        await store.commit(putting(*((n, b"k", b"old") for n in range(100))))
+        snapshot = await store.snapshot()
+        first, after = await snapshot.scan(EVERYTHING, None, 100)
+        change = putting((50, b"k", b"new"), (50, b"l", b"new"))
+        change.delete(at(60), b"k")
+        await store.commit(change)
+        rest: list[Record] = []
+        while after is not None:
+            chunk, after = await snapshot.scan(EVERYTHING, after, 100)
+            rest += chunk
+        await snapshot.close()
+        assert len(first) + len(rest) == 100
+        assert {record.body for record in (*first, *rest)} == {b"old"}
+        assert len(await content(store)) == 100
+
+    run(disk, scenario)
+
+
+def test_a_cancelled_commit_does_not_disturb_the_others(disk: Any) -> None:
+    async def scenario(store: Store) -> None:
+        one, two = (asyncio.ensure_future(store.commit(putting((n, b"k", b"v")))) for n in (1, 2))
+        one.cancel()
+        await two
+        assert await store.get(at(2), b"k") == b"v"
+
+    run(disk, scenario)
+
+
+def test_it_is_all_there_after_closing_and_opening(disk: Any) -> None:
+    async def write(store: Store) -> None:
+        batch = putting((1, b"k", b"v" * 100_000))
+        batch.note("identity", b"me")
+        await store.commit(batch)
+
+    async def read(store: Store) -> None:
+        assert await store.get(at(1), b"k") == b"v" * 100_000
+        assert await store.read_note("identity") == b"me"
+        assert await store.read_note("other") is None
+
+    run(disk, write)
+    run(disk, read)
+
+
+changes = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.integers(-3, 3), st.binary(max_size=2), st.binary(max_size=3)),
+        st.tuples(st.just("delete"), st.integers(-3, 3), st.binary(max_size=2)),
+        st.tuples(st.just("delete_arc"), st.integers(-4, 4), st.integers(-4, 4)),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes)
+def test_it_behaves_as_a_dictionary(disk: Any, wanted: list[tuple[Any, ...]]) -> None:
+    async def scenario(store: Store) -> None:
+        wipe = Batch()
+        wipe.delete_arc(EVERYTHING)
+        await store.commit(wipe)
+        model: dict[tuple[Identifier, bytes], bytes] = {}
+        for change in wanted:
+            batch = Batch()
+            if change[0] == "put":
+                batch.put(at(change[1]), change[2], change[3])
+                model[at(change[1]), change[2]] = change[3]
+            elif change[0] == "delete":
+                batch.delete(at(change[1]), change[2])
+                model.pop((at(change[1]), change[2]), None)
+            else:
+                arc = Arc(at(change[1]), at(change[2]))
+                batch.delete_arc(arc)
+                model = {name: body for name, body in model.items() if name[0] not in arc}
+            await store.commit(batch)
+        assert {(r.position, r.key): r.body for r in await content(store, limit=5)} == model
+        assert await store.count(EVERYTHING) == len(model)
+
+    run(disk, scenario)
