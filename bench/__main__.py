@@ -1,4 +1,4 @@
-"""`python -m bench [transport|store ...]`: the transport, unless something else is named. Stores need `pip install lmdb`."""
+"""`python -m bench [transport|store ...]`: the transport, unless something else is named. LMDB: `pip install lmdb`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Engines for the store, side by side: `python -m bench store [KEYS] [ENGINE ...]`.
 
-Three stores on one disk, as three replicas would be, are written in turn with batches of 1,000 records of 100 B at random
-positions; then one of them is read. LMDB is committed by a thread that groups what has queued up, as our RocksDB store is.
+Three stores on one disk, as three replicas would be, are written in turn with batches of 1,000 records of 100 B at
+random positions; then one of them is read. LMDB is committed by a thread that groups what has queued up, as ours is.
 """
 
 from __future__ import annotations

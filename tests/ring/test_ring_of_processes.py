@@ -282,14 +282,22 @@ class Traffic:
                 self.wrong.append(f"{known} read as {value!r}")
 
 
-def test_joins_and_leaves_under_load(ring: RingOfProcesses) -> None:
+def join_and_leave_under_load(ring: RingOfProcesses, changes: int, clients: int) -> None:
+    """One node joins and one leaves, again and again, while clients write and read; nothing acknowledged is missed."""
     nodes = ring.of(3)
-    with Traffic(list(nodes), clients=8) as traffic:
-        for _ in range(5):
-            joiner = ring.node(first=nodes[0])
-            traffic.nodes.append(joiner)
-            leaver = traffic.nodes.pop(1)
-            assert leaver.terminate() == 0
+    with Traffic(list(nodes), clients) as traffic:
+        for _ in range(changes):
+            traffic.nodes.append(ring.node(first=nodes[0]))
+            assert traffic.nodes.pop(1).terminate() == 0
     assert traffic.wrong == []
-    assert len(traffic.acknowledged) > 100
+    assert len(traffic.acknowledged) > 20 * changes
     assert_all_there(nodes[0], traffic.acknowledged)
+
+
+def test_joins_and_leaves_under_load(ring: RingOfProcesses) -> None:
+    join_and_leave_under_load(ring, changes=5, clients=8)
+
+
+@pytest.mark.soak
+def test_a_minute_of_joins_and_leaves_under_load(ring: RingOfProcesses) -> None:
+    join_and_leave_under_load(ring, changes=60, clients=16)
