@@ -89,12 +89,11 @@ class Neighbours:
             return False
 
     async def is_dead(self, suspect: Contact, helpers: Iterable[Contact]) -> bool:
-        """Probe `suspect` directly and, if that fails, through a few `helpers` at once; True if nobody reached it."""
-        if await self.answers(suspect):
-            return False
+        """Probe `suspect` once more directly and through a few `helpers`, side by side; True if nobody reached it."""
         others = [h for h in helpers if h.address != suspect.address]
         chosen = self.random.sample(others, min(len(others), self.settings.indirect_probes))
-        verdicts = await asyncio.gather(*(self._probed_by(helper, suspect) for helper in chosen))
+        indirect = (self._probed_by(helper, suspect) for helper in chosen)
+        verdicts = await asyncio.gather(self.answers(suspect), *indirect)
         return not any(verdicts)
 
     async def _probed_by(self, helper: Contact, suspect: Contact) -> bool:
