@@ -14,7 +14,7 @@ from node.errors import BadUsage, RingError
 from node.identifiers import Identifier
 
 DEFAULT_PORT = 18861
-USAGE, FAILED, INTERRUPTED = 2, 1, 130
+USAGE, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 
 class PortType(click.ParamType[int]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from typing import Any
 
 import click
 
-from node.cli.arguments import DEFAULT_PORT, FAILED, USAGE, AddressType, log_to_stderr, run, run_loop
+from node.cli.arguments import DEFAULT_PORT, FAILED, TERMINATED, USAGE, AddressType, log_to_stderr, run, run_loop
 from node.cli.script import Line, Malformed, read_lines
 from node.codec import Address
 from node.errors import RingError, Unreachable
@@ -56,12 +57,18 @@ def command(file: Path, node: Address | None, log_level: str) -> int:
     except OSError as error:
         print(f"main.py: cannot read {file}: {error.strerror}", file=sys.stderr)
         return USAGE
-    code: int = run_loop(lambda: load(file, node))
+    try:
+        code: int = run_loop(lambda: load(file, node))
+    except asyncio.CancelledError:
+        return TERMINATED
     return code
 
 
 async def load(file: Path, node: Address | None) -> int:
-    """Find or start a ring and run the file on it; the exit code."""
+    """Find or start a ring and run the file on it; the exit code. SIGTERM cancels it, as Ctrl-C does."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is not None:
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
     async with contextlib.AsyncExitStack() as stack:
         address = node if node is not None else await stack.enter_async_context(_some_ring())
         job = Job(file, address)
