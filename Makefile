@@ -27,7 +27,8 @@ test: setup
 	$(BIN)/python -m pytest -q -n 2
 
 soak: setup
-	$(BIN)/python -m pytest -q -m soak --timeout 3600
+	$(BIN)/python -m pytest -q -m soak --timeout 7200
+	RPYCHORD_SEED=1000-1499 $(BIN)/python -m pytest -q -n 2 tests/simulation/test_rings.py --timeout 7200
 
 bench: setup
 	$(BIN)/python -m bench
