@@ -166,10 +166,12 @@ class Settlement:
         while self._holder.holdings.pieces:
             members = self._residence.members.values()
             heirs = {c.address: c for member in members for c in self._residence.others_after(member)}
+            answers: list[bool | None] = []
             for heir in heirs:
-                if await self._offer(heir, self._holder.holdings.pieces, leaving=True):
+                answers.append(await self._offer(heir, self._holder.holdings.pieces, leaving=True))
+                if answers[-1]:
                     break
-            else:
+            if all(answer is False for answer in answers):
                 return False
             again = loop.time() + 1.0
             while self._holder.holdings.pieces and loop.time() < again:
@@ -181,13 +183,14 @@ class Settlement:
 
     # -- small things --------------------------------------------------------------------------------------------
 
-    async def _offer(self, to: Address, pieces: tuple[Piece, ...], *, leaving: bool) -> bool:
+    async def _offer(self, to: Address, pieces: tuple[Piece, ...], *, leaving: bool) -> bool | None:
+        """Whether another node will come and fetch; None if it did not say."""
         try:
             offer = Offer(self._residence.address, pieces, leaving)
             return await OFFER.ask(self._neighbours.transport, to, offer, deadline=self._settings.call)
         except RingError as error:
             log.debug("%s did not take an offer: %s", to, error)
-            return False
+            return None
 
     async def _holds(self, other: Contact, arc: Arc) -> tuple[Piece, ...] | None:
         """What another node holds of `arc`; None if it did not say."""
