@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from typing import Any
 
 import pytest
@@ -330,6 +331,21 @@ def test_what_would_block_or_build_references_is_closed_off_and_forgetting_a_con
             with connection:
                 assert await connection.call("add", 1, deadline=5) == 3
             assert connection.closed
+
+    run(scenario())
+
+
+def test_both_ends_send_without_delay_and_notice_a_peer_that_vanished() -> None:
+    async def scenario() -> None:
+        async with Listener(SETTINGS, HOST, 0, Root()) as listener:
+            connection = await connect(HOST, listener.port, SETTINGS, deadline=5)
+            for end in (connection, *listener._connections):
+                assert end.wire._transport is not None
+                sock = end.wire._transport.get_extra_info("socket")
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == SETTINGS.user_timeout * 1000
+            connection.close()
 
     run(scenario())
 

@@ -1,0 +1,79 @@
+"""Claims of connections under TLS: contexts are handed in, everything else is as without."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+import rpyc
+
+from node.errors import Unreachable
+from node.remote.listener import Listener
+from node.remote.pool import connect
+from tests.remote.ends import SETTINGS, Raw, Root, failure_of, run, settings
+
+pytestmark = [
+    pytest.mark.usefixtures("loops"),
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made with openssl"),
+]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with cert.pem, of localhost and its own authority, and key.pem."""
+    directory = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=directory, check=True, capture_output=True,
+    )  # fmt: skip
+    return directory
+
+
+def contexts(certificate: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(the server's, a client's)."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    return server, ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+
+
+def test_calls_of_ours_and_of_stock_clients(certificate: Path) -> None:
+    server, client = contexts(certificate)
+
+    def stock(port: int) -> None:
+        connection = rpyc.ssl_connect(
+            "localhost", port, ca_certs=str(certificate / "cert.pem"), cert_reqs=ssl.CERT_REQUIRED,
+            ssl_version=ssl.PROTOCOL_TLS_CLIENT,
+        )  # fmt: skip
+        assert connection.root.echo(b"x" * 300_000) == b"x" * 300_000
+        connection.close()
+
+    async def scenario() -> None:
+        async with Listener(SETTINGS, "localhost", 0, Root(), tls=server) as listener:
+            connection = await connect("localhost", listener.port, SETTINGS, deadline=10, tls=client)
+            values = [bytes([i]) * 100_000 for i in range(50)]
+            assert await asyncio.gather(*(connection.call("echo", value, deadline=10) for value in values)) == values
+            await asyncio.to_thread(stock, listener.port)
+            connection.close()
+
+    run(scenario())
+
+
+def test_who_proves_nothing_or_speaks_plainly_is_not_served(certificate: Path) -> None:
+    server, _ = contexts(certificate)
+
+    async def scenario() -> None:
+        async with Listener(settings(handshake=0.5), "localhost", 0, Root(), tls=server) as listener:
+            for context in (None, ssl.create_default_context()):
+                work = connect("localhost", listener.port, SETTINGS, deadline=5, tls=context)
+                assert type(await failure_of(work)) is Unreachable
+            silent = await Raw.connect(listener.port, "127.0.0.1")
+            assert await silent.ended()
+            while listener.connections:
+                await asyncio.sleep(0.005)
+
+    run(scenario())
