@@ -3,22 +3,32 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+UV := $(VENV)/.bootstrap
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 
 .PHONY: setup run test bench soak lint clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml requirements-dev.lock
+# uv is quicker than pip and does not stay; where it cannot be had or finds no index, pip installs the same lock.
+$(STAMP): pyproject.toml requirements.lock requirements-dev.lock
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "make: there is no $(PYTHON): install Python 3.11 or newer, or say which with make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is too old: Python 3.11 or newer is needed, say which with make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "make: $(PYTHON) cannot make environments: install its venv package (python3-venv)" >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.lock
-	echo "$(CURDIR)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rpychord.pth"
-	printf '%s\n' '#!/bin/sh' 'exec "$(CURDIR)/$(BIN)/python" -m node.cli.ring "$$@"' > $(BIN)/ring
-	chmod +x $(BIN)/ring
-	touch $@
+	@echo "installing the project and its test tools into $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@{ $(PIP) --target $(UV) -r requirements-setup.lock && $(UV)/bin/uv pip sync --quiet --require-hashes --no-build \
+	  --python $(BIN)/python requirements-dev.lock; } >$(VENV)/bootstrap.log 2>&1 || \
+	  $(PIP) -r requirements-dev.lock || \
+	  { echo "make: nothing could be installed: is there a network? What uv said is in $(VENV)/bootstrap.log" >&2; exit 1; }
+	@rm -rf $(UV) $(VENV)/bootstrap.log $(VENV)/.lock
+	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rpychord.pth"
+	@printf '%s\n' '#!/bin/sh' 'exec "$(CURDIR)/$(BIN)/python" -m node.cli.ring "$$@"' > $(BIN)/ring
+	@chmod +x $(BIN)/ring
+	@touch $@
 
 run: setup
 	$(BIN)/python main.py
