@@ -199,12 +199,12 @@ async def change_at_random(ring: SimulatedRing, hosts: list[Host], changes: int)
             hosts.append(await ring.start(ring.random.choice(hosts)))
             continue
         victim = ring.random.choice(hosts)
-        if chance < 0.75 and ring.may_crash(victim):
+        if ring.may_crash(victim):
             hosts.remove(victim)
-            ring.crash(victim)
-        elif chance >= 0.75:
-            hosts.remove(victim)
-            await ring.leave(victim)
+            if chance < 0.75:
+                ring.crash(victim)
+            else:
+                await ring.leave(victim)
         await asyncio.sleep(ring.random.expovariate(2.0))
 
 
