@@ -116,17 +116,24 @@ class Member:
         point = self.me.id
         first = Route((), (through,))
         found = await find_successor(self.neighbours, point, None, first)
-        contact = found.told_by
+        view = await self.neighbours.view(found.told_by)
         for _ in range(BITS):
-            view = await self.neighbours.view(contact)
-            successors = [s for s in view.successors if s.id != point]
-            closer = [s for s in successors if between(view.me.id, s.id, point)]
-            if view.me.id != point and not closer:
+            closer = [s for s in view.successors if s.id != point and between(view.me.id, s.id, point)]
+            further = await self._first_alive(reversed(closer))
+            if further is None and view.me.id == point and view.predecessor and view.predecessor.id != point:
+                further = await self.neighbours.view_if_alive(view.predecessor)
+            if further is None:
                 return view
-            contact = closer[-1] if closer else (view.predecessor or view.me)
-            if contact.id == point:
-                return view
+            view = further
         raise Unavailable(f"no place found for {point.hex[:8]}..: the ring is changing too fast, try again")
+
+    async def _first_alive(self, contacts: Iterable[Contact]) -> View | None:
+        """The view of the first of them that answers."""
+        for contact in contacts:
+            view = await self.neighbours.view_if_alive(contact)
+            if view is not None:
+                return view
+        return None
 
     async def reunite(self, lost: Contact) -> None:
         """A member that had vanished answers again. Find my place in its ring, which may be another one by now, and let
