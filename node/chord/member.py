@@ -352,6 +352,8 @@ class Member:
                 gone = now.id in self._departed
                 if not better and (gone or await self.neighbours.is_dead(now, self._helpers())):
                     dead = now
+            if dead is not None and dead.id not in self._departed:
+                self.acquaintances.lose(dead)
             self._become(self.state.rectified(candidate, dead))
 
     async def fix_fingers(self) -> None:
@@ -394,6 +396,8 @@ class Member:
 
     def _bury(self, dead: Contact) -> None:
         log.info("%s: %s is dead", self.me, dead)
+        if dead.id not in self._departed:
+            self.acquaintances.lose(dead)
         self.fingers = self.fingers.without(dead)
         self._become(self.state.dropped(dead))
 

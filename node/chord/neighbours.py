@@ -111,17 +111,30 @@ class Acquaintances:
         self._clock = clock
         self._forget_after = forget_after
         self._seen: dict[Contact, float] = {}
+        self._lost: dict[Contact, None] = {}
 
     def met(self, contacts: Iterable[Contact]) -> None:
         """These were seen in the ring just now."""
         now = self._clock()
         for contact in contacts:
             self._seen[contact] = now
+            self._lost.pop(contact, None)
+
+    def lose(self, contact: Contact) -> None:
+        """It does not answer any more: dead, or on the other side of a partition."""
+        self._lost[contact] = None
 
     def parted(self, contact: Contact) -> None:
         """It left gracefully: no need to look for it."""
-        for known in [k for k in self._seen if k.id == contact.id]:
-            del self._seen[known]
+        for known in [k for k in (*self._seen, *self._lost) if k.id == contact.id]:
+            self._seen.pop(known, None)
+            self._lost.pop(known, None)
+
+    def lost(self) -> tuple[Contact, ...]:
+        """Those that stopped answering and are not forgotten yet."""
+        known = set(self.known())
+        self._lost = {contact: None for contact in self._lost if contact in known}
+        return tuple(self._lost)
 
     def known(self) -> tuple[Contact, ...]:
         """All not forgotten, the latest first."""

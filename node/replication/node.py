@@ -175,6 +175,8 @@ class RingNode:
         note = await self.store.read_note(KNOWN)
         known = unpack(tuple[Contact, ...], note) if note else ()
         self.acquaintances.met(known)
+        for contact in known:  # until it is met again: others may have come up as a ring of their own
+            self.acquaintances.lose(contact)
         named = [contact.address for contact in known] + ([options.first] if options.first else [])
         addresses = [address for address in dict.fromkeys(named) if address != self.address]
         through = None if options.alone or not addresses else await self._meet_again(addresses, options.first)
@@ -325,14 +327,12 @@ class RingNode:
         """Look for members that vanished: after a partition they are another ring, to be merged with this one."""
         while True:
             await asyncio.sleep(self.settings.reunion_period * self.random.uniform(0.75, 1.25))
-            present = {
-                c.id for m in self.residence.members.values() for c in (m.state.predecessor, *m.state.successors) if c
-            }
-            vanished = [c for c in self.acquaintances.known() if c.id not in present and c.address != self.address]
-            if not vanished:
+            lost = self.acquaintances.lost()
+            if not lost:
                 continue
-            contact = self.random.choice(vanished)
+            contact = self.random.choice(lost)
             if await self.neighbours.view_if_alive(contact) is not None:
+                self.acquaintances.met([contact])
                 for member in list(self.residence.members.values()):
                     await self._attempt(member.reunite(contact))
 
