@@ -6,6 +6,7 @@ that come at the same time never get the same place.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
@@ -57,23 +58,26 @@ async def bisect_widest(
     survey: Callable[[], Awaitable[dict[Identifier, int]]],
     admit: Callable[[Identifier, int], Awaitable[Identifier]],
     random: Random,
+    pause: float,
 ) -> Identifier:
     """Ask the owner of a widest arc for a half of it, any of them, so that newcomers do not all ask the same; the id.
 
     `survey()` gives the owners and their arcs' widths. It may be late: arcs only get narrower, so an arc that is still
     as wide as the widest was is a widest one. `admit(owner, width)` raises NotGranted with what the owner really has;
-    when none of that width is left, the ring is surveyed anew. Raises Unavailable if nobody grants.
+    when none of that width is left, the ring is surveyed anew after `pause` s. Raises Unavailable if nobody grants.
     """
     left: dict[Identifier, int] = {}
     widths: dict[Identifier, int] = {}
     widest = 0
     for _ in range(ATTEMPTS):
         if max(widths.values(), default=0) < widest or not widths:
+            await asyncio.sleep(pause if widths else 0)
             widths = {owner: min(width, left.get(owner, width)) for owner, width in (await survey()).items()}
             widest = max(widths.values())
         owner = random.choice([each for each, width in widths.items() if width == widest])
         try:
             return await admit(owner, widest)
         except NotGranted as refusal:
-            left[owner] = widths[owner] = int.from_bytes(refusal.args[1], "big")
+            widths[owner] = int.from_bytes(refusal.args[1], "big")
+            left[owner] = widths[owner] or widest  # nothing at all: it may have more to give in a moment
     raise Unavailable("no member of the ring admits a newcomer: try again in a moment, or give an id with --id")

@@ -51,8 +51,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 IDENTITY = "identity"
 KNOWN = "known"
-ADMISSIONS = 10
-"""How often an owner that is still joining itself is asked for a place, before another one is."""
 REFUSALS = 4
 """How often an address may turn out to be unreachable before coming up is given up."""
 EVERYTHING = Arc(Identifier(0), Identifier(0))
@@ -277,15 +275,12 @@ class RingNode:
 
         async def admit(owner: Identifier, width: int) -> Identifier:
             request = chord.Admission(owner, width.to_bytes(21, "big"))
-            for _ in range(ADMISSIONS):
-                try:
-                    return await self.neighbours.ask(chord.ADMIT, contacts[owner], request)
-                except (NotAMember, NotGranted, OutcomeUnknown, Unreachable) as error:
-                    log.debug("%s does not admit yet: %s", contacts[owner], error)
-                await asyncio.sleep(self.settings.backoff)
-            raise NotGranted(f"{contacts[owner]} does not answer or is joining itself", bytes(21))
+            try:
+                return await self.neighbours.ask(chord.ADMIT, contacts[owner], request)
+            except (NotAMember, OutcomeUnknown, Unreachable) as error:
+                raise NotGranted(f"{contacts[owner]} does not admit yet: {error}", bytes(21)) from None
 
-        return await bisect_widest(survey, admit, self.random)
+        return await bisect_widest(survey, admit, self.random, self.settings.backoff)
 
     def _settle_in(self, member: Member) -> None:
         self.residence.members[member.me.id] = member

@@ -104,7 +104,7 @@ def test_arcs_stay_within_a_factor_of_two(newcomers: int) -> None:
             async def survey(surveys: Iterator[dict[Identifier, int]] = surveys) -> dict[Identifier, int]:
                 return next(surveys, None) or {m: arc_of(m).width for m in members}
 
-            members.append(await bisect_widest(survey, admit, Random(1)))
+            members.append(await bisect_widest(survey, admit, Random(1), 0.0))
             if n % 5 == 0:
                 stale = {m: arc_of(m).width for m in members}
 
@@ -122,4 +122,4 @@ def test_when_nobody_admits_it_says_so() -> None:
         return {Identifier(1): 8}
 
     with pytest.raises(Unavailable, match="--id"):
-        asyncio.run(bisect_widest(survey, admit, Random(1)))
+        asyncio.run(bisect_widest(survey, admit, Random(1), 0.0))
