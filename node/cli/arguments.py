@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -43,12 +44,15 @@ class AddressType(click.ParamType[Address]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
         if isinstance(value, Address):
             return value
-        host, colon, port = str(value).rpartition(":")
-        if not colon:
-            host, port = str(value), str(DEFAULT_PORT)
-        if not host:
-            self.fail(f"{value!r} is no address: give HOST:PORT, as 127.0.0.1:{DEFAULT_PORT}", param, ctx)
-        return Address(host.strip("[]"), PortType().convert(port, param, ctx))
+        parts = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::(.*))?", str(value))
+        if parts is None:
+            self.fail(
+                f"{value!r} is no address: give HOST:PORT, as 127.0.0.1:{DEFAULT_PORT} or [::1]:{DEFAULT_PORT}",
+                param,
+                ctx,
+            )
+        port = DEFAULT_PORT if parts[3] is None else PortType().convert(parts[3], param, ctx)
+        return Address(parts[1] or parts[2], port)
 
 
 class IdType(click.ParamType[Identifier]):
@@ -78,6 +82,9 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.exceptions.Abort:
         return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return USAGE
     except click.ClickException as error:
         print(f"{name}: {error.format_message()} (see {name} --help)", file=sys.stderr)
         return USAGE

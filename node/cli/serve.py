@@ -29,7 +29,7 @@ from node.settings import PROFILES, Settings
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Data directory: keys, id and known members. [~/.local/share/rpychord/PORT]",
+    help="Data directory: keys, id and known members. [~/.local/share/rpychord/PORT, or below $XDG_DATA_HOME]",
 )
 @click.option(
     "--members",
@@ -92,7 +92,11 @@ def command(
     if port is not None and local_port is not None and port != local_port:
         raise BadUsage(f"two local ports: {local_port} as the third word and --port {port}; give one")
     local = port if port is not None else local_port if local_port is not None else DEFAULT_PORT
-    first = Address(first_ip, first_port or DEFAULT_PORT) if first_ip else None
+    if first_ip is not None and not first_ip.strip():
+        raise BadUsage(
+            "FIRST_IP is empty: give the address of a node of the ring, or no word at all for the first node"
+        )
+    first = None if first_ip is None else Address(first_ip, first_port or DEFAULT_PORT)
     log_to_stderr(log_level)
     from node.remote.node import NodeOptions
 
@@ -114,8 +118,9 @@ def default_directory(port: int) -> Path:
     """Where a node on this port keeps its data unless told otherwise. Raises BadUsage for port 0."""
     if port == 0:
         raise BadUsage("port 0 is another one every time: say with --data where the data is to be kept")
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "rpychord" / str(port)
+    wanted = Path(os.environ.get("XDG_DATA_HOME") or ".")
+    base = wanted if wanted.is_absolute() else Path.home() / ".local" / "share"
+    return base / "rpychord" / str(port)
 
 
 async def serve(options: object, settings: Settings) -> int:

@@ -16,18 +16,22 @@ from node.remote.connection import Connection
 from node.remote.pool import connect
 from node.settings import Settings
 
+ConnInfo = tuple[str, int, str, str]
+"""(ip, port, id, neighbour id) of a member."""
 FINAL = (BadValue, StoreFull, NotARing)
 """Definite errors that trying again does not mend."""
 
 
 class Session:
-    """One connection at a time, to the first of `nodes` that answers."""
+    """One connection at a time, to the first of `nodes` that answers. A node that is silent is left for the next."""
 
     def __init__(self, nodes: Iterable[Address], settings: Settings) -> None:
         self._nodes = list(nodes)
         self._settings = settings
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
+        self._left: set[Connection] = set()
+        self._reached = False
 
     @property
     def node(self) -> Address:
@@ -48,9 +52,9 @@ class Session:
         there: bool = await self._call("delete", key)
         return there
 
-    async def get_conn_info(self) -> tuple[tuple[str, int, str, str], ...]:
+    async def get_conn_info(self) -> tuple[ConnInfo, ...]:
         """((ip, port, id, neighbour id), ...) of the whole ring; from now on these are the nodes tried."""
-        infos: tuple[tuple[str, int, str, str], ...] = await self._call("get_conn_info", repeatable=True)
+        infos: tuple[ConnInfo, ...] = await self._call("get_conn_info", repeatable=True)
         known = [Address(info[0], info[1]) for info in infos]
         self._nodes = list(dict.fromkeys([self.node, *known, *self._nodes]))
         return infos
@@ -69,6 +73,7 @@ class Session:
         deadline = loop.time() + 4 * self._settings.operation
         pause = self._settings.backoff
         while True:
+            connection = None
             try:
                 connection = await self._connected()
                 return await connection.call(name, *arguments, deadline=2 * self._settings.operation)
@@ -78,15 +83,24 @@ class Session:
                 if loop.time() > deadline:
                     raise
             except Definite as error:
-                if self._connection is None:
+                if not self._reached:
                     raise
                 if loop.time() > deadline:
                     raise Unavailable(f"{name}: no node of the ring answered in time, the last said: {error}") from None
             except OutcomeUnknown:
+                if connection is not None:
+                    self._leave(connection)
                 if not repeatable or loop.time() > deadline:
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, self._settings.backoff_limit)
+
+    def _leave(self, connection: Connection) -> None:
+        """Go on with the next node; calls under way to this one may still be answered."""
+        if connection is self._connection:
+            self._connection = None
+            self._left = {each for each in (*self._left, connection) if not each.closed}
+            self._nodes.append(self._nodes.pop(0))
 
     async def _connected(self) -> Connection:
         """A live connection; if its node is gone, to the next one that answers. Raises Unreachable, NotARing."""
@@ -103,9 +117,10 @@ class Session:
     async def _connect(self) -> Connection:
         host, port = self.node.host, self.node.port
         self._connection = await connect(host, port, self._settings, deadline=self._settings.connect)
+        self._reached = True
         return self._connection
 
     def close(self) -> None:
-        """End the connection."""
-        if self._connection is not None:
-            self._connection.close()
+        """End all connections."""
+        for connection in (*self._left, *([self._connection] if self._connection else [])):
+            connection.close()
