@@ -11,7 +11,8 @@ from node.errors import BadUsage, DirectoryDamaged, DirectoryInUse
 MARKER = "rpychord-store"
 FORMAT = "1\n"
 LOCK = "LOCK.rpychord"
-PROBE = "probe"
+BEGUN = {LOCK, MARKER + ".new", "db"}
+"""What a process killed while it made the directory may have left in it."""
 
 
 class Directory:
@@ -20,23 +21,30 @@ class Directory:
     def __init__(self, path: Path) -> None:
         """Make or take the directory. Raises DirectoryInUse, DirectoryDamaged, BadUsage."""
         self.path = path
+        self._lock = -1
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = sorted(each.name for each in path.iterdir())
-            if found and MARKER not in found and found != [LOCK]:
-                raise DirectoryDamaged(
-                    f"{path} holds other things ({', '.join(found[:3])}) and no store of ours: choose another"
-                )
-            self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._take()
         except OSError as error:
+            self.close()
             raise BadUsage(f"cannot use data directory {path}: {error.strerror}; choose another with --data") from None
+        except BadUsage:
+            self.close()
+            raise
+
+    def _take(self) -> None:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = {each.name for each in self.path.iterdir()}
+        if MARKER not in found and not found <= BEGUN:
+            raise DirectoryDamaged(
+                f"{self.path} holds other things ({', '.join(sorted(found)[:3])}) and no store of ours: choose another"
+            )
+        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(self._lock, 32).decode(errors="replace").strip() or "unknown"
-            os.close(self._lock)
+            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
             raise DirectoryInUse(
-                f"data directory {path} is in use by process {holder}: stop it, or choose another"
+                f"data directory {self.path} is in use by process {holder}: stop it, or choose another"
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
@@ -45,24 +53,30 @@ class Directory:
     def _check_format(self) -> None:
         marker = self.path / MARKER
         if not marker.exists():
-            marker.write_text(FORMAT)
-        elif marker.read_text() != FORMAT:
-            self.close()
+            self._mark(marker)
+        elif marker.read_bytes() != FORMAT.encode():
             raise DirectoryDamaged(
                 f"{self.path} was written by another version of rpychord: use that one, or another directory"
             )
 
-    def probe(self, size: int) -> None:
-        """Raises OSError unless `size` bytes can be written here."""
-        path = self.path / PROBE
-        try:
-            with path.open("wb") as file:
-                file.write(bytes(size))
-                file.flush()
-                os.fsync(file.fileno())
-        finally:
-            path.unlink(missing_ok=True)
+    def _mark(self, marker: Path) -> None:
+        """Whole or not at all, and there after a power cut, as the directory itself."""
+        new = marker.with_name(marker.name + ".new")
+        with new.open("w") as file:
+            file.write(FORMAT)
+            file.flush()
+            os.fsync(file.fileno())
+        (self.path / "db").mkdir(mode=0o700, exist_ok=True)
+        new.rename(marker)
+        for directory in (self.path, self.path.absolute().parent):
+            handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
     def close(self) -> None:
         """Let go of it."""
-        os.close(self._lock)
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)

@@ -6,15 +6,17 @@ Implements the store on virtual time. No threads, no files, nothing drawn but fr
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Awaitable
+from contextlib import suppress
 from random import Random
 from typing import Any
 
-from node.errors import StoreFull
-from node.identifiers import RING, Arc, Identifier
+from node.errors import StoreFull, Unavailable
+from node.identifiers import Arc, Identifier
 from node.store.interface import Batch, Cursor, Record
+from node.store.names import record_name
 
 Name = tuple[Identifier, bytes]
 
@@ -29,6 +31,7 @@ class MemoryDisk:
         self.full = False
         """A full disk refuses every commit."""
         self.life = 0
+        self._seen = False
 
     def crash(self, *, power: bool = False) -> None:
         """The process is gone, and with it every commit that was not durable. `power` makes no difference here: nothing
@@ -39,8 +42,15 @@ class MemoryDisk:
         """The disk was replaced."""
         self.records, self.names, self.notes = {}, [], {}
 
+    def view(self) -> tuple[dict[Name, bytes], list[Name]]:
+        """Records and names as they are now; later changes are made to a copy."""
+        self._seen = True
+        return self.records, self.names
+
     def apply(self, batch: Batch) -> None:
         """All changes of a batch, in order."""
+        if self._seen:
+            self.records, self.names, self._seen = dict(self.records), list(self.names), False
         for change in batch.changes:
             self._apply(change)
 
@@ -54,9 +64,10 @@ class MemoryDisk:
                 if self.records.pop((position, key), None) is not None:
                     del self.names[bisect_left(self.names, (position, key))]
             case ("delete_arc", arc):
-                for name in names_in(self.names, arc):
-                    del self.records[name]
-                self.names = [name for name in self.names if name in self.records]
+                for first, behind in spans(self.names, arc):
+                    for name in self.names[first:behind]:
+                        del self.records[name]
+                    del self.names[first:behind]
             case ("note", name, content):
                 self.notes[name] = content
 
@@ -72,6 +83,7 @@ class MemoryStore:
         self._life = disk.life
         self._due = 0.0
         self._queue: deque[tuple[Batch, asyncio.Future[None]]] = deque()
+        self._closed = False
 
     async def get(self, position: Identifier, key: bytes) -> bytes | None:
         """See `Store.get`."""
@@ -85,8 +97,11 @@ class MemoryStore:
         """See `Store.commit`."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
+        if self._closed:
+            done.set_exception(Unavailable("the store is closed"))
+            return done
         self._due = max(self._due, loop.time() + self._random.expovariate(1 / self._latency))
-        self._queue.append((batch, done))
+        self._queue.append((Batch(batch.changes.copy()), done))
         loop.call_at(self._due, self._commit_next)
         return done
 
@@ -104,11 +119,11 @@ class MemoryStore:
 
     async def snapshot(self) -> MemorySnapshot:
         """See `Store.snapshot`."""
-        return MemorySnapshot(dict(self._disk.records), list(self._disk.names))
+        return MemorySnapshot(*self._disk.view())
 
     async def count(self, arc: Arc) -> int:
         """See `Store.count`."""
-        return len(names_in(self._disk.names, arc))
+        return sum(behind - first for first, behind in spans(self._disk.names, arc))
 
     async def read_note(self, name: str) -> bytes | None:
         """See `Store.read_note`."""
@@ -116,11 +131,15 @@ class MemoryStore:
 
     async def close(self) -> None:
         """See `Store.close`: waits for what was committed."""
-        await self.commit(Batch())
+        if not self._closed:
+            last = self.commit(Batch())
+            self._closed = True
+            with suppress(StoreFull):
+                await last
 
 
 class MemorySnapshot:
-    """A copy."""
+    """What there was when it was taken."""
 
     def __init__(self, records: dict[Name, bytes], names: list[Name]) -> None:
         self._records = records
@@ -128,18 +147,15 @@ class MemorySnapshot:
 
     async def scan(self, arc: Arc, after: Cursor | None, limit: int) -> tuple[list[Record], Cursor | None]:
         """See `Snapshot.scan`."""
-        names = names_in(self._names, arc)
-        if after is not None:
-            seen = (arc.start.distance_to(after.position) or RING, after.key)
-            names = [name for name in names if (arc.start.distance_to(name[0]) or RING, name[1]) > seen]
         chunk: list[Record] = []
         size = 0
-        for position, key in names:
-            if size >= limit:
-                return chunk, Cursor(chunk[-1].position, chunk[-1].key)
-            body = self._records[position, key]
-            chunk.append(Record(position, key, body))
-            size += len(key) + len(body)
+        for first, behind in spans(self._names, arc, after):
+            for position, key in self._names[first:behind]:
+                if chunk and size >= limit:
+                    return chunk, Cursor(chunk[-1].position, chunk[-1].key)
+                body = self._records[position, key]
+                chunk.append(Record(position, key, body))
+                size += len(record_name(position, key)) + len(body)
         return chunk, None
 
     async def close(self) -> None:
@@ -147,8 +163,13 @@ class MemorySnapshot:
         self._records, self._names = {}, []
 
 
-def names_in(names: list[Name], arc: Arc) -> list[Name]:
-    """Those of the ascending `names` that lie in `arc`, clockwise from its start."""
-    first = bisect_right(names, (arc.start, b"\xff" * 5000))
-    ordered = names[first:] + names[:first]
-    return [name for name in ordered if name[0] in arc]
+def spans(names: list[Name], arc: Arc, after: Cursor | None = None) -> list[tuple[int, int]]:
+    """Where the ascending `names` lie in `arc`, as half-open slices, clockwise from its start, behind the cursor."""
+    found: list[tuple[int, int]] = []
+    for low, high in reversed(arc.ranges()):
+        first = (Identifier(low), b"")
+        if after is not None and low <= after.position <= high:
+            found.clear()
+            first = (after.position, after.key + b"\x00")
+        found.append((bisect_left(names, first), bisect_left(names, (Identifier(high + 1), b""))))
+    return found

@@ -1,0 +1,135 @@
+"""Group commit: a thread that writes all that has queued up as one, makes it durable, then answers every commit in it.
+
+No timer: a commit waits for the group before it and for nothing else. A commit that cannot be encoded, or whose caller
+went away, changes nothing for the others of its group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Awaitable
+from typing import Protocol
+
+from node.errors import RingError, Unavailable
+from node.settings import MIB
+from node.store.interface import Batch
+from node.store.names import Step, steps_of
+
+log = logging.getLogger(__name__)
+
+GROUP_BYTES = 8 * MIB
+GROUP_STEPS = 8_000
+"""Where a group ends at the latest: writing one holds the interpreter's lock, about a microsecond for a step."""
+
+Answer = tuple["asyncio.Future[None]", Exception | None]
+
+
+class Disk(Protocol):
+    """What the committer needs of the engine."""
+
+    def write(self, steps: list[Step]) -> None:
+        """All or nothing. Raises RingError."""
+        ...
+
+    def sync(self, to_disk: bool) -> None:
+        """Make it durable. Raises OutcomeUnknown."""
+        ...
+
+    def reopen(self) -> None:
+        """Start anew after a failure. Raises RingError if that is not possible yet."""
+        ...
+
+
+class Committer:
+    """The thread. It belongs to one event loop, from which all methods are called."""
+
+    def __init__(self, disk: Disk, loop: asyncio.AbstractEventLoop, *, to_disk: bool) -> None:
+        """`to_disk`: done means on disk, not in the page cache."""
+        self._disk = disk
+        self._loop = loop
+        self._to_disk = to_disk
+        self._failed = False
+        self._closed = False
+        self._queue: queue.SimpleQueue[tuple[Batch, asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        self._thread.start()
+
+    def commit(self, batch: Batch) -> Awaitable[None]:
+        """See `Store.commit`."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        if self._closed:
+            done.set_exception(Unavailable("the store is closed"))
+        else:
+            self._queue.put((Batch(batch.changes.copy()), done))
+        return done
+
+    async def close(self) -> None:
+        """Take in nothing more, and wait until all that was taken in is answered."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # -- on the thread -------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        going_on = True
+        while going_on:
+            steps, answers, going_on = self._next_group()
+            error = self._stored(steps)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(_resolve, [(done, refused or error) for done, refused in answers])
+
+    def _next_group(self) -> tuple[list[Step], list[Answer], bool]:
+        """What to write, whom to answer (with an error of their own, if they have one), and whether more may come."""
+        steps: list[Step] = []
+        answers: list[Answer] = []
+        size = 0
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return steps, answers, False
+            batch, done = item
+            try:
+                added = steps_of(batch)
+                steps += added
+                size += sum(len(part) for step in added for part in step)
+                answers.append((done, None))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it is the business of who made it
+                answers.append((done, error))
+            if size >= GROUP_BYTES or len(steps) >= GROUP_STEPS or self._queue.empty():
+                return steps, answers, True
+
+    def _stored(self, steps: list[Step]) -> Exception | None:
+        """Write a group durably; the error if it could not be."""
+        try:
+            if self._failed:
+                self._disk.reopen()
+                self._failed = False
+            if steps:
+                self._disk.write(steps)
+                self._disk.sync(self._to_disk)
+        except RingError as error:
+            if not self._failed:
+                log.error("a commit failed, reads go on: %s", error)
+            self._failed = True
+            return error
+        except Exception as error:  # the thread must live, and nobody may take this for a success
+            log.exception("a commit failed")
+            self._failed = True
+            return Unavailable(f"the store failed: {error}")
+        return None
+
+
+def _resolve(answers: list[Answer]) -> None:
+    for done, error in answers:
+        if done.done():
+            continue
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
