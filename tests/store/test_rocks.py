@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from node.errors import BadUsage, DirectoryDamaged, DirectoryInUse, StoreFull
+from node.errors import BadUsage, DirectoryDamaged, DirectoryInUse, Unavailable
 from node.identifiers import Arc, Identifier
 from node.store.interface import Batch
 from node.store.rocks import open_store
@@ -67,54 +67,120 @@ def test_every_acknowledged_batch_survives_kill_and_none_is_there_by_half(tmp_pa
     asyncio.run(check())
 
 
-FULL = """
-import asyncio, resource, signal, sys
+FILL = """
+import asyncio, os, resource, signal, sys
 from pathlib import Path
 from node.errors import StoreFull
-from node.identifiers import Identifier
+from node.identifiers import Arc, Identifier
 from node.store.interface import Batch
 from node.store.rocks import open_store
 
-async def main():
+root, told, kind = Path(sys.argv[1]), open(sys.argv[2], "w"), sys.argv[3]
+BALLAST = root / "ballast"
+EVERYTHING = Arc(Identifier(0), Identifier(0))
+
+def limit(size):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    store = await open_store(Path(sys.argv[1]))
-    async def put(n):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+async def main():
+    if kind == "tmpfs":
+        BALLAST.write_bytes(bytes(30 << 20))
+    store = await open_store(root / "data")
+    counts = {"stored": 0, "refused": 0}
+    async def put(n, size=20_000):
         batch = Batch()
-        batch.put(Identifier(n), b"k", bytes([n % 256]) * 10_000)
-        await store.commit(batch)
-    for n in range(20):
-        await put(n)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
-    done, refused = 20, 0
-    for n in range(20, 120):
+        for half in (b"a", b"b"):
+            batch.put(Identifier(n), half, bytes([n % 256]) * size)
         try:
-            await put(n)
-            done = n + 1
+            await store.commit(batch)
         except StoreFull as error:
-            refused += 1
-            assert str(Path(sys.argv[1])) in str(error)
-            assert await store.get(Identifier(0), b"k") == bytes([0]) * 10_000
-    assert refused, "the limit was never met"
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    await put(500)
+            assert str(root / "data") in str(error) and "free space" in str(error)
+            outcome = "refused"
+        else:
+            outcome = "stored"
+        counts[outcome] += 1
+        print(outcome, n, file=told, flush=True)
+    await put(0)
+    if kind == "limit":
+        limit(400_000)
+    snapshot = await store.snapshot()
+    n = 1
+    while not counts["refused"] and n < 5000:
+        await asyncio.gather(*(put(n + i) for i in range(8)))
+        n += 8
+    assert counts["refused"], "it never got full"
+    for _ in range(5):
+        assert await store.get(Identifier(0), b"a") == bytes(20_000)
+        assert await store.count(EVERYTHING) >= 2
+        await put(n)
+        n += 1
+    before = counts["stored"]
+    if kind == "tmpfs":
+        BALLAST.unlink()
+    else:
+        limit(resource.RLIM_INFINITY)
+    await put(n, 100)
+    await put(n + 1, 100)
+    assert counts["stored"] == before + 2, "there is room, and it does not write"
+    assert await store.get(Identifier(n), b"b") is not None
+    assert await store.get(Identifier(0), b"a") == bytes(20_000)
+    told.close()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+CHECK = """
+import asyncio, sys
+from pathlib import Path
+from node.identifiers import Arc, Identifier
+from node.store.rocks import open_store
+
+async def main():
+    store = await open_store(Path(sys.argv[1]) / "data")
+    snapshot = await store.snapshot()
+    records, _ = await snapshot.scan(Arc(Identifier(0), Identifier(0)), None, 1 << 30)
+    halves = {}
+    for record in records:
+        halves.setdefault(int(record.position), []).append(record.key)
+    assert all(each == [b"a", b"b"] for each in halves.values())
+    told = [line.split() for line in open(sys.argv[2])]
+    for outcome, n in told:
+        assert (int(n) in halves) == (outcome == "stored"), (outcome, n)
     await store.close()
-    store = await open_store(Path(sys.argv[1]))
-    assert await store.get(Identifier(500), b"k")
-    for n in range(20):
-        assert await store.get(Identifier(n), b"k") == bytes([n]) * 10_000
-    await store.close()
-    print("refused", refused)
+    print("checked", len(told))
 
 asyncio.run(main())
 """
 
 
-def test_a_full_disk_refuses_writes_serves_reads_and_recovers(tmp_path: Path) -> None:
-    """The limit on a file's size stands in for the end of the disk: the log cannot grow any more."""
-    words = [sys.executable, "-c", FULL, str(tmp_path / "data")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+def can_mount() -> bool:
+    """True if a small file system can be had that vanishes with its process."""
+    try:
+        words = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
+        return subprocess.run(words, capture_output=True, timeout=10, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "limit"])
+def test_a_full_disk_refuses_writes_serves_reads_and_recovers(tmp_path: Path, kind: str) -> None:
+    """tmpfs: a real small disk. limit: no file may grow, an error that RocksDB never gets over by itself.
+
+    Then the writer is killed: all that was acknowledged is there, and nothing of what was refused.
+    """
+    if kind == "tmpfs" and not can_mount():
+        pytest.skip("this user may not mount a tmpfs in a namespace of its own (unshare -rm)")
+    root = tmp_path / "disk"
+    root.mkdir()
+    both = ' "$0" -c "$1" "$3" "$4" "$5"; test $? = 137 && exec "$0" -c "$2" "$3" "$4"'
+    mounted = 'mount -t tmpfs -o size=48m none "$3" &&' if kind == "tmpfs" else ""
+    words = ["sh", "-c", mounted + both, sys.executable, FILL, CHECK, str(root), str(tmp_path / "told"), kind]
+    words = ["unshare", "-rm", *words] if kind == "tmpfs" else words
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"refused \d+", done.stdout)
+    assert re.search(r"checked \d+", done.stdout)
 
 
 def test_a_directory_is_one_process_s_and_free_when_it_dies(tmp_path: Path) -> None:
@@ -160,7 +226,98 @@ def test_a_damaged_store_says_so_and_lets_go_of_the_directory(tmp_path: Path) ->
             asyncio.run(open_store(tmp_path / "data"))
 
 
-def test_the_error_of_a_full_store_is_definite() -> None:
-    from node.errors import Definite
+def test_a_scan_that_meets_a_damaged_block_fails_and_does_not_end_early(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await open_store(tmp_path / "data")
+        for n in range(20):
+            batch = Batch()
+            for i in range(1000):
+                batch.put(Identifier.of_key(b"%d/%d" % (n, i)), b"k", os.urandom(100))
+            await store.commit(batch)
+        await store.close()
+        for table in (tmp_path / "data" / "db").glob("*.sst"):
+            with table.open("r+b") as file:
+                file.seek(table.stat().st_size // 2)
+                file.write(b"\xff" * 64)
+        store = await open_store(tmp_path / "data")
+        snapshot = await store.snapshot()
+        with pytest.raises(Unavailable, match="checksum"):
+            await snapshot.scan(EVERYTHING, None, 1 << 30)
+        with pytest.raises(Unavailable, match="checksum"):
+            await store.count(EVERYTHING)
+        await snapshot.close()
+        await store.close()
 
-    assert issubclass(StoreFull, Definite)
+    asyncio.run(scenario())
+
+
+def test_what_no_cache_holds_is_read_from_disk(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await open_store(tmp_path / "data")
+        batch = Batch()
+        for n in range(5000):
+            batch.put(Identifier(n), b"k", b"old%d" % n)
+        await store.commit(batch)
+        await store.close()
+        store = await open_store(tmp_path / "data")
+        change = Batch()
+        change.put(Identifier(7), b"k", b"new")
+        change.delete(Identifier(8), b"k")
+        change.delete_arc(Arc(Identifier(9), Identifier(20)))
+        await store.commit(change)
+        expected = [b"old%d" % n for n in range(5000)] + [None] * 10
+        expected[7:21] = [b"new", None, b"old9", *[None] * 11]
+        names = [(Identifier(n), b"k") for n in range(5010)]
+        assert await asyncio.gather(*(store.get(*name) for name in names[:300])) == expected[:300]
+        for some in (names, names[:100], names[4990:]):
+            assert await store.get_many(some) == [expected[int(position)] for position, _ in some]
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_closing_ends_open_snapshots_and_frees_the_directory(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await open_store(tmp_path / "data")
+        snapshot = await store.snapshot()
+        await store.close()
+        await store.close()
+        with pytest.raises(Unavailable):
+            await snapshot.scan(EVERYTHING, None, 1)
+        with pytest.raises(Unavailable):
+            await store.get(Identifier(1), b"k")
+        await (await open_store(tmp_path / "data")).close()
+
+    asyncio.run(scenario())
+
+
+def test_a_directory_of_another_version_and_one_begun_and_left(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "rpychord-store").write_text("99\n")
+    with pytest.raises(DirectoryDamaged, match="another version"):
+        asyncio.run(open_store(other))
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "LOCK.rpychord").write_text("1\n")
+    (begun / "rpychord-store.new").write_text("")
+
+    async def take() -> None:
+        await (await open_store(begun)).close()
+
+    asyncio.run(take())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_directory_that_may_not_be_read(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(BadUsage, match="Permission denied"):
+        asyncio.run(open_store(tmp_path / "data"))
+
+
+def test_a_new_directory_is_for_its_owner_only(tmp_path: Path) -> None:
+    async def make() -> None:
+        await (await open_store(tmp_path / "deep" / "data")).close()
+
+    asyncio.run(make())
+    assert (tmp_path / "deep" / "data").stat().st_mode & 0o777 == 0o700

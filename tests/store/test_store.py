@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from node.errors import Unavailable
 from node.identifiers import RING, Arc, Identifier
 from node.store.interface import Batch, Cursor, Record, Store
 from node.store.memory import MemoryDisk, MemoryStore
@@ -183,38 +184,108 @@ def test_it_is_all_there_after_closing_and_opening(disk: Any) -> None:
     run(disk, read)
 
 
-changes = st.lists(
-    st.one_of(
-        st.tuples(st.just("put"), st.integers(-3, 3), st.binary(max_size=2), st.binary(max_size=3)),
-        st.tuples(st.just("delete"), st.integers(-3, 3), st.binary(max_size=2)),
-        st.tuples(st.just("delete_arc"), st.integers(-4, 4), st.integers(-4, 4)),
-    ),
-    max_size=25,
+def test_the_largest_record(disk: Any) -> None:
+    async def scenario(store: Store) -> None:
+        body = b"x" * (4 << 20)
+        await store.commit(putting((1, b"k" * 4096, body), (2, b"k", body)))
+        assert await store.get(at(1), b"k" * 4096) == body
+        snapshot = await store.snapshot()
+        first, after = await snapshot.scan(EVERYTHING, None, 1 << 20)
+        assert len(first) == 1
+        second, after = await snapshot.scan(EVERYTHING, after, 0)
+        assert (first + second)[1].body == body and after is None
+        await snapshot.close()
+
+    run(disk, scenario)
+
+
+def test_a_batch_is_taken_in_as_it_is_when_committed(disk: Any) -> None:
+    async def scenario(store: Store) -> None:
+        batch = putting((1, b"k", b"v"))
+        done = store.commit(batch)
+        batch.delete(at(1), b"k")
+        await done
+        assert await store.get(at(1), b"k") == b"v"
+
+    run(disk, scenario)
+
+
+def test_after_closing_commits_are_refused_and_closing_again_is_nothing(disk: Any) -> None:
+    async def scenario(store: Store) -> None:
+        await store.close()
+        with pytest.raises(Unavailable):
+            await store.commit(putting((1, b"k", b"v")))
+
+    run(disk, scenario)
+
+
+def test_closing_waits_for_what_was_committed(disk: Any) -> None:
+    async def write(store: Store) -> None:
+        for n in range(50):
+            store.commit(putting((n, b"k", b"v")))
+
+    async def read(store: Store) -> None:
+        assert await store.count(EVERYTHING) == 50
+
+    run(disk, write)
+    run(disk, read)
+
+
+change = st.one_of(
+    st.tuples(st.just("put"), st.integers(-3, 3), st.binary(max_size=2), st.binary(max_size=3)),
+    st.tuples(st.just("delete"), st.integers(-3, 3), st.binary(max_size=2)),
+    st.tuples(st.just("delete_arc"), st.integers(-4, 4), st.integers(-4, 4)),
+    st.tuples(st.just("note"), st.sampled_from("ab"), st.binary(max_size=3)),
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(changes)
-def test_it_behaves_as_a_dictionary(disk: Any, wanted: list[tuple[Any, ...]]) -> None:
-    async def scenario(store: Store) -> None:
-        wipe = Batch()
-        wipe.delete_arc(EVERYTHING)
-        await store.commit(wipe)
-        model: dict[tuple[Identifier, bytes], bytes] = {}
-        for change in wanted:
-            batch = Batch()
-            if change[0] == "put":
-                batch.put(at(change[1]), change[2], change[3])
-                model[at(change[1]), change[2]] = change[3]
-            elif change[0] == "delete":
-                batch.delete(at(change[1]), change[2])
-                model.pop((at(change[1]), change[2]), None)
-            else:
-                arc = Arc(at(change[1]), at(change[2]))
-                batch.delete_arc(arc)
-                model = {name: body for name, body in model.items() if name[0] not in arc}
-            await store.commit(batch)
-        assert {(r.position, r.key): r.body for r in await content(store, limit=5)} == model
-        assert await store.count(EVERYTHING) == len(model)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    batches=st.lists(st.lists(change, max_size=6), max_size=8), arc=st.tuples(st.integers(-4, 4), st.integers(-4, 4))
+)
+def test_it_behaves_as_a_dictionary(disk: Any, batches: list[list[tuple[Any, ...]]], arc: tuple[int, int]) -> None:
+    model: dict[tuple[Identifier, bytes], bytes] = {}
+    notes = {"a": b"", "b": b""}
 
-    run(disk, scenario)
+    def batch_of(changes: list[tuple[Any, ...]]) -> Batch:
+        nonlocal model
+        batch = Batch()
+        for kind, *what in changes:
+            match kind:
+                case "put":
+                    batch.put(at(what[0]), what[1], what[2])
+                    model[at(what[0]), what[1]] = what[2]
+                case "delete":
+                    batch.delete(at(what[0]), what[1])
+                    model.pop((at(what[0]), what[1]), None)
+                case "delete_arc":
+                    gone = Arc(at(what[0]), at(what[1]))
+                    batch.delete_arc(gone)
+                    model = {name: body for name, body in model.items() if name[0] not in gone}
+                case "note":
+                    batch.note(what[0], what[1])
+                    notes[what[0]] = what[1]
+        return batch
+
+    async def write(store: Store) -> None:
+        start = Batch()
+        start.delete_arc(EVERYTHING)
+        for name, body in notes.items():
+            start.note(name, body)
+        await asyncio.gather(store.commit(start), *(store.commit(batch_of(each)) for each in batches))
+        await same(store)
+
+    async def same(store: Store) -> None:
+        part = Arc(at(arc[0]), at(arc[1]))
+        inside = {name: body for name, body in model.items() if name[0] in part}
+        order = sorted(inside, key=lambda name: (part.start.distance_to(name[0]) or RING, name[1]))
+        found = await content(store, part, limit=30)
+        assert [(r.position, r.key) for r in found] == order
+        assert {(r.position, r.key): r.body for r in found} == inside
+        assert await store.count(part) == len(inside)
+        names = [(at(point), key) for point in range(-4, 5) for key in (b"", b"\x00", b"a")]
+        assert await store.get_many(names) == [model.get(name) for name in names]
+        assert {name: await store.read_note(name) for name in notes} == notes
+
+    run(disk, write)
+    run(disk, same)
