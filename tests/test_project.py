@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUND = {"identifiers", "errors", "settings", "codec", "values", "transport"}
+GROUND = {"identifiers", "errors", "settings", "codec", "values", "transport", "tasks"}
 MAY_IMPORT = {
     "cli": {"client", "remote", "replication", "chord", "store"},
     "client": {"remote", "replication", "chord", "store"},

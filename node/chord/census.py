@@ -7,7 +7,7 @@ import asyncio
 from node.chord.messages import View
 from node.chord.neighbours import Neighbours
 from node.codec import Contact
-from node.identifiers import Identifier, between
+from node.identifiers import RING, Identifier, between
 
 
 async def census(neighbours: Neighbours, start: View) -> tuple[View, ...]:
@@ -30,3 +30,11 @@ async def census(neighbours: Neighbours, start: View) -> tuple[View, ...]:
         if following is None or not between(here.me.id, following.me.id, start.me.id):
             return tuple(ring)
         ring.append(following)
+
+
+def size_estimate(view: View) -> int:
+    """About how many members the ring has, from how densely the successors of one lie."""
+    if not view.successors:
+        return 1
+    last = view.successors[-1].id
+    return max(1, len(view.successors) * RING // (view.me.id.distance_to(last) or RING))

@@ -122,6 +122,8 @@ class Member:
             further = await self._first_alive(reversed(closer))
             if further is None and view.me.id == point and view.predecessor and view.predecessor.id != point:
                 further = await self.neighbours.view_if_alive(view.predecessor)
+            if further is None and closer:
+                break  # it may live: only its predecessor, which drops it once it is dead, can tell
             if further is None:
                 return view
             view = further

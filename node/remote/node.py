@@ -94,7 +94,7 @@ class Node:
 
     async def stopped(self) -> None:
         """Returns never; raises what ended the node from inside."""
-        await asyncio.shield(self._running.failed)
+        await asyncio.shield(self._running.tasks.failed)
 
     async def leave(self) -> None:
         """Hand everything over, say goodbye, close."""

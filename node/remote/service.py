@@ -53,13 +53,13 @@ class RingService:
     async def exposed_lookup(self, key: Any) -> tuple[str, int, str, int]:
         """(ip, port, id, hops) of the member that owns a key, looked up cold through fingers."""
         point = Identifier.of_key(key_of(key, self._node.settings))
-        found = await self._node.find_successor(point)
+        found = await self._node.household.find_successor(point)
         host, port = found.owner.address.host, found.owner.address.port
         return host, port, found.owner.id.hex, found.hops(self._node.residence.first.me)
 
     async def exposed_get_conn_info(self) -> tuple[ConnInfo, ...]:
         """((ip, port, id, neighbour id), ...) of all members that answer, numbered as they stand."""
-        views = await self._node.census()
+        views = await self._node.household.census()
         following = [*views[1:], views[0]]
         return tuple(
             (view.me.address.host, view.me.address.port, view.me.id.hex, after.me.id.hex)
@@ -70,7 +70,7 @@ class RingService:
         """One attribute of the member of that number. Raises BadValue for a number there is not, or a name."""
         if type(attribute) is not str or attribute not in (*OF_THE_RING, *ATTRIBUTES):
             raise BadValue(f"no attribute {attribute!r}: ask for one of {', '.join((*OF_THE_RING, *ATTRIBUTES))}")
-        views = await self._node.census()
+        views = await self._node.household.census()
         if type(number) is not int or not 0 <= number < len(views):
             raise BadValue(f"no node {number!r}: nodes are numbered 0 to {len(views) - 1}")
         me = views[number].me
@@ -93,12 +93,12 @@ class RingService:
 
     async def exposed_update_numbers(self) -> bool:
         """Number all members anew; done when each knows its number."""
-        await self._within_operation(self._node.update_numbers)
+        await self._within_operation(self._node.household.update_numbers)
         return True
 
     async def exposed_update_finger_table(self) -> bool:
         """Have all members look up all their fingers; done when each has."""
-        await self._within_operation(self._node.update_finger_table)
+        await self._within_operation(self._node.household.update_finger_table)
         return True
 
     async def _within_operation(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -13,13 +13,13 @@ import logging
 from collections.abc import Callable
 
 from node.chord.neighbours import Neighbours
+from node.chord.residence import Residence
 from node.codec import Contact
 from node.errors import RingError
 from node.identifiers import Arc
 from node.replication.holder import Holder
 from node.replication.holdings import Holdings, Piece
 from node.replication.messages import LEASE, LeaseQuestion
-from node.replication.residence import Residence
 
 log = logging.getLogger(__name__)
 

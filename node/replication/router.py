@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from node.chord.neighbours import Neighbours
+from node.chord.residence import Residence
 from node.codec import Address, Contact
 from node.errors import Moved, NotAMember, NotServing, OutcomeUnknown, Overloaded, RingError, Unavailable, Unreachable
 from node.identifiers import Identifier, successor_index
 from node.replication.holder import Holder
 from node.replication.messages import DELETE, GET, PUT, KeyQuestion, PutQuestion, Stored, Version
-from node.replication.residence import Residence
 from node.transport import A, Method, Q
 
 TRY_AGAIN = (Moved, NotAMember, NotServing, Overloaded, Unreachable)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 
 from node.chord.neighbours import Neighbours
+from node.chord.residence import Residence
 from node.codec import Address, Contact
 from node.errors import Moved, RingError
 from node.identifiers import Arc
@@ -18,7 +19,6 @@ from node.replication.holder import Holder
 from node.replication.holdings import Piece, subtract
 from node.replication.leases import Leases
 from node.replication.messages import HOLDS, OFFER, Offer
-from node.replication.residence import Residence
 
 log = logging.getLogger(__name__)
 

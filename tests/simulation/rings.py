@@ -7,16 +7,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from node.chord.fingers import first_finger_beyond
+from node.chord.household import Household
 from node.chord.invariant import Watch, holds
 from node.chord.member import Member
 from node.codec import Address
 from node.errors import RingError
-from node.identifiers import BITS, successor_index
+from node.identifiers import BITS, Identifier, successor_index
 from node.replication.node import RingNode, StartOptions
 from node.settings import Settings
 from node.simulation.faults import CALM, Faults
 from node.simulation.world import Host, World
 from node.store.memory import MemoryStore
+from node.tasks import Tasks
+from node.transport import Switchboard
 
 SETTINGS = Settings.profile("local")
 
@@ -25,23 +29,8 @@ class InvariantBroken(AssertionError):
     """Zave's invariant does not hold."""
 
 
-class WatchedNode(RingNode):
-    """A node whose every change of a list is told to the ring's watch at the moment it happens."""
-
-    watch: Callable[[Member], None]
-
-    def _settle_in(self, member: Member) -> None:
-        super()._settle_in(member)
-        self.watch(member)
-
-    def _ring_changed(self) -> None:
-        super()._ring_changed()
-        for member in self.residence.members.values():
-            self.watch(member)
-
-
-class SimulatedRing:
-    """Hosts and the nodes that run on them.
+class Ring:
+    """Hosts with members of a ring on them; what runs on a host is up to those that derive from this.
 
     Zave's invariant is kept up to date at every change of a list, every join and every death; `checking` makes it an
     error if it does not hold.
@@ -53,24 +42,17 @@ class SimulatedRing:
         self.world = World(seed, faults)
         self.random = Random(f"scenario {seed}")
         self.settings = settings
-        self.nodes: dict[Address, RingNode] = {}
+        self.households: dict[Address, Household] = {}
 
     async def start(self, first: Host | None = None, host: Host | None = None, members: int = 1) -> Host:
         """Bring up one more node, or one that was down; returns when it is in the ring."""
         host = host or self.world.host()
-        options = StartOptions(members=members, first=first.address if first else None)
         host.start()
-        await host.run(self._boot(host, options))
+        await host.run(self._boot(host, first, members))
         return host
 
-    async def _boot(self, host: Host, options: StartOptions) -> None:
-        store = MemoryStore(host.disk, host.random)
-        node = await WatchedNode.open(host.address, store, host.transport, self.settings, host.random, host.clock)
-        assert isinstance(node, WatchedNode)
-        node.watch = self._changed
-        self.nodes[host.address] = node
-        host.listen(node.receive)
-        await node.start(options)
+    async def _boot(self, host: Host, first: Host | None, members: int) -> None:
+        raise NotImplementedError
 
     async def of(self, count: int) -> list[Host]:
         """A ring of `count` nodes."""
@@ -78,6 +60,123 @@ class SimulatedRing:
         for _ in range(count - 1):
             hosts.append(await self.start(self.random.choice(hosts)))
         return hosts
+
+    async def leave(self, host: Host) -> None:
+        """A graceful leave, and the end of the process."""
+        raise NotImplementedError
+
+    def crash(self, host: Host) -> None:
+        """The process is gone, with what was not durable."""
+        for member in self.households.pop(host.address).residence.members:
+            self.invariant.remove(member)
+        host.crash(power=True)
+        self._check("the death of a member")
+
+    def may_crash(self, host: Host) -> bool:
+        """Zave's precondition of *fail*: the invariant holds without this host.
+
+        Her answers arrive at once; ours are on their way meanwhile, and a list that is a little older may be adopted
+        after the death. So every member must keep two live successors, of which the older list has at least one.
+        """
+        left = dict(self.invariant.ring)
+        for member in self.households[host.address].residence.members:
+            del left[member]
+        spare = all(sum(successor in left for successor in successors) >= 2 for successors in left.values())
+        return spare and holds(left, self.settings.successors)
+
+    def changed(self, member: Member) -> None:
+        """To be told of every change of a member's pointers, at the moment it happens."""
+        self.invariant.update(member.me.id, tuple(contact.id for contact in member.state.successors))
+        self._check(f"a change of {member.me}")
+
+    def _check(self, event: str) -> None:
+        if self.checking and not self.invariant.holds():
+            raise InvariantBroken(f"after {event}: {self.invariant.broken()}")
+
+    def is_ideal(self, fingers: bool = False) -> bool:
+        """Whether every live member's pointers are exactly what they should be."""
+        members = [member for household in self.households.values() for member in household.residence.members.values()]
+        ordered = sorted(member.me.id for member in members)
+        place = {each: at for at, each in enumerate(ordered)}
+        return all(self._is_ideal(member, ordered, place[member.me.id], fingers) for member in members)
+
+    def _is_ideal(self, member: Member, ordered: list[Identifier], at: int, fingers: bool) -> bool:
+        count = min(self.settings.successors, len(ordered) - 1)
+        following = [ordered[(at + step) % len(ordered)] for step in range(1, count + 1)]
+        if [contact.id for contact in member.state.successors] != following:
+            return False
+        if member.state.predecessor is None or member.state.predecessor.id != ordered[at - 1]:
+            return False
+        runs = [(i, contact.id) for i, contact in member.fingers.runs]
+        return not fingers or runs == _ideal_fingers(member.me.id, ordered)
+
+
+def _ideal_fingers(me: Identifier, ordered: list[Identifier]) -> list[tuple[int, Identifier]]:
+    """The finger table that a member should have: the first finger of each run, and whom it points at."""
+    runs: list[tuple[int, Identifier]] = []
+    i = 0
+    while i < BITS:
+        runs.append((i, ordered[successor_index(ordered, me.finger_start(i))]))
+        i = first_finger_beyond(me, runs[-1][1], i)
+    return runs
+
+
+class SimulatedChord(Ring):
+    """Members alone: no store, nothing held."""
+
+    async def _boot(self, host: Host, first: Host | None, members: int) -> None:
+        receive = Switchboard()
+        arguments = (host.address, host.transport, self.settings, host.random, host.clock)
+        household = Household(*arguments, Tasks(), self.changed)
+        household.neighbours.ring = b"ring"
+        household.connect(receive)
+        host.listen(receive)
+        self.households[host.address] = household
+        if first is None:
+            household.found(Identifier(self.random.getrandbits(BITS)))
+        through = self.households[first.address if first else host.address].residence.first.me
+        while len(household.residence.members) < members:
+            await household.join(through, None)
+        host.spawn(self._rounds(household))
+
+    async def _rounds(self, household: Household) -> None:
+        while True:
+            await asyncio.sleep(self.settings.reunion_period)
+            await household.reunite()
+            await household.give_way()
+
+    async def leave(self, host: Host) -> None:
+        """A graceful leave, and the end of the process."""
+        await host.run(self.households[host.address].say_goodbye())
+        self.crash(host)
+
+
+class WatchedNode(RingNode):
+    """A node whose every change of a list is told to the ring's watch at the moment it happens."""
+
+    watch: Callable[[Member], None]
+
+    def _ring_changed(self, member: Member) -> None:
+        super()._ring_changed(member)
+        self.watch(member)
+
+
+class SimulatedRing(Ring):
+    """Whole nodes."""
+
+    def __init__(self, seed: int, faults: Faults = CALM, settings: Settings = SETTINGS) -> None:
+        super().__init__(seed, faults, settings)
+        self.nodes: dict[Address, RingNode] = {}
+
+    async def _boot(self, host: Host, first: Host | None, members: int) -> None:
+        store = MemoryStore(host.disk, host.random)
+        node = await WatchedNode.open(host.address, store, host.transport, self.settings, host.random, host.clock)
+        assert isinstance(node, WatchedNode)
+        node.watch = self.changed
+        self.nodes[host.address] = node
+        self.households[host.address] = node.household
+        host.listen(node.receive)
+        await node.start(StartOptions(members=members, first=first.address if first else None))
 
     def node(self, host: Host) -> RingNode:
         """The node that runs on a host."""
@@ -90,50 +189,8 @@ class SimulatedRing:
 
     def crash(self, host: Host) -> None:
         """The process is gone, with what was not durable."""
-        for member in self.nodes.pop(host.address).residence.members:
-            self.invariant.remove(member)
-        host.crash(power=True)
-        self._check("the death of a member")
-
-    def may_crash(self, host: Host) -> bool:
-        """Zave's precondition of *fail*: the invariant holds without this host.
-
-        Her answers arrive at once; ours are on their way meanwhile, and a list that is a little older may be adopted
-        after the death. So every member must keep two live successors, of which the older list has at least one.
-        """
-        left = dict(self.invariant.ring)
-        for member in self.node(host).residence.members:
-            del left[member]
-        spare = all(sum(successor in left for successor in successors) >= 2 for successors in left.values())
-        return spare and holds(left, self.settings.successors)
-
-    def _changed(self, member: Member) -> None:
-        self.invariant.update(member.me.id, tuple(contact.id for contact in member.state.successors))
-        self._check(f"a change of {member.me}")
-
-    def _check(self, event: str) -> None:
-        if self.checking and not self.invariant.holds():
-            raise InvariantBroken(f"after {event}: {self.invariant.broken()}")
-
-    def is_ideal(self, fingers: bool = False) -> bool:
-        """Whether every live member's pointers are exactly what they should be."""
-        members = [member for node in self.nodes.values() for member in node.residence.members.values()]
-        ordered = sorted(member.me.id for member in members)
-        for member in members:
-            at = ordered.index(member.me.id)
-            following = [ordered[(at + step) % len(ordered)] for step in range(1, len(ordered))][
-                : self.settings.successors
-            ]
-            if [contact.id for contact in member.state.successors] != following:
-                return False
-            if member.state.predecessor is None or member.state.predecessor.id != ordered[at - 1]:
-                return False
-            if fingers and any(
-                member.fingers.finger(i).id != ordered[successor_index(ordered, member.me.id.finger_start(i))]
-                for i in range(BITS)
-            ):
-                return False
-        return True
+        del self.nodes[host.address]
+        super().crash(host)
 
 
 async def until(condition: Callable[[], bool], within: float, what: str) -> None:

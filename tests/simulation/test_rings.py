@@ -15,7 +15,7 @@ from node.simulation.faults import CALM, LOSSY, Faults
 from node.simulation.seeds import for_each_seed
 from node.simulation.world import Host
 from node.values import pack_value, unpack_value
-from tests.simulation.rings import SimulatedRing, persistently, quick, until
+from tests.simulation.rings import Ring, SimulatedChord, SimulatedRing, persistently, quick, until
 
 KEYS = 40
 HEALED = 60.0
@@ -191,7 +191,7 @@ def test_a_ring_cut_in_two_is_one_ring_again_with_all_keys() -> None:
     for_each_seed(30, scenario)
 
 
-async def change_at_random(ring: SimulatedRing, hosts: list[Host], changes: int) -> None:
+async def change_at_random(ring: Ring, hosts: list[Host], changes: int) -> None:
     """Joins, leaves and crashes, one after the other, as close together as Zave's precondition of *fail* lets them."""
     for _ in range(changes):
         chance = ring.random.random()
@@ -220,13 +220,9 @@ def test_the_invariant_holds_at_every_step_of_a_ring_that_changes() -> None:
     for_each_seed(40, scenario)
 
 
-SELDOM = replace(LOSSY, refuse=0.001, lose_request=0.002, lose_reply=0.002)
-"""All the faults of a lossy network, with few losses: a newcomer asks every member of a large ring for its view."""
-
-
 async def grow_and_suffer(seed: int, nodes: int, members: int) -> None:
     """Members join at random, a fifth of the nodes crash, others come and go; at the end all pointers are right."""
-    ring = SimulatedRing(seed, SELDOM, quick(stabilize_period=2.0, fingers_period=2.0, settle_period=5.0, lease=20.0))
+    ring = SimulatedChord(seed, LOSSY, quick(stabilize_period=2.0, fingers_period=2.0))
     hosts = await ring.of(10)
     await until(ring.is_ideal, HEALED, "right before it grows")
     ring.checking = True
