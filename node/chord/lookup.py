@@ -6,14 +6,14 @@ Several candidates are kept at each step, so that a dead member on the way costs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from node.chord.messages import ROUTE, Route, RouteQuestion
+from node.chord.messages import ROUTE, Route, RouteQuestion, View
 from node.chord.neighbours import Neighbours
 from node.codec import Contact
 from node.errors import Definite, OutcomeUnknown, Unavailable
-from node.identifiers import Identifier
+from node.identifiers import BITS, Identifier, between
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +80,32 @@ async def find_successor(
             f"no way to {point.hex[:8]}.. within {neighbours.settings.lookup} s: try again when the ring has healed"
         ) from None
     return Found(route.owners, told_by, tuple(path))
+
+
+async def predecessor_of(neighbours: Neighbours, point: Identifier, through: Contact) -> View:
+    """The view of the live member right before `point`, walking from `through`.
+
+    Raises Unavailable if it does not answer or the ring changes faster than we walk.
+    """
+    found = await find_successor(neighbours, point, None, Route((), (through,)))
+    view = await neighbours.view(found.told_by)
+    for _ in range(BITS):
+        closer = [s for s in view.successors if s.id != point and between(view.me.id, s.id, point)]
+        further = await _first_alive(neighbours, reversed(closer))
+        if further is None and closer:
+            break  # one of them may live: only the member before it, which drops it once it is dead, can tell
+        if view.me.id == point and view.predecessor and view.predecessor.id != point:
+            further = further or await neighbours.view_if_alive(view.predecessor)
+        if further is None:
+            return view
+        view = further
+    raise Unavailable(f"no place found for {point.hex[:8]}..: the ring is changing too fast, try again")
+
+
+async def _first_alive(neighbours: Neighbours, contacts: Iterable[Contact]) -> View | None:
+    """The view of the first of them that answers."""
+    for contact in contacts:
+        view = await neighbours.view_if_alive(contact)
+        if view is not None:
+            return view
+    return None

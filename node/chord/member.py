@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from node.chord.fingers import FingerTable, first_finger_beyond
-from node.chord.lookup import Found, find_successor
+from node.chord.lookup import Found, find_successor, predecessor_of
 from node.chord.messages import (
     DEPART,
     GRANTS,
@@ -32,7 +32,7 @@ from node.chord.neighbours import Acquaintances, Neighbours
 from node.chord.placement import Grants
 from node.chord.state import MemberState
 from node.codec import Contact
-from node.errors import IdTaken, NotAMember, RingError, Unavailable
+from node.errors import IdTaken, NotAMember, RingError
 from node.identifiers import BITS, Arc, Identifier, between
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Member:
 
         Raises IdTaken if a live member elsewhere has my id, Unavailable if no place is found in time.
         """
-        before = await self._predecessor_at(through)
+        before = await predecessor_of(self.neighbours, self.me.id, through)
         if before.me.id == self.me.id:
             raise IdTaken(f"id {self.me.id.hex} is in use by {before.me.address}: choose another with --id")
         for twin in before.successors:
@@ -110,32 +110,6 @@ class Member:
         self.grants.inherit(granted, asyncio.get_running_loop().time())
         self._admits = True
         return True
-
-    async def _predecessor_at(self, through: Contact) -> View:
-        """The view of the live member right before my id, walking from `through`."""
-        point = self.me.id
-        first = Route((), (through,))
-        found = await find_successor(self.neighbours, point, None, first)
-        view = await self.neighbours.view(found.told_by)
-        for _ in range(BITS):
-            closer = [s for s in view.successors if s.id != point and between(view.me.id, s.id, point)]
-            further = await self._first_alive(reversed(closer))
-            if further is None and view.me.id == point and view.predecessor and view.predecessor.id != point:
-                further = await self.neighbours.view_if_alive(view.predecessor)
-            if further is None and closer:
-                break  # it may live: only its predecessor, which drops it once it is dead, can tell
-            if further is None:
-                return view
-            view = further
-        raise Unavailable(f"no place found for {point.hex[:8]}..: the ring is changing too fast, try again")
-
-    async def _first_alive(self, contacts: Iterable[Contact]) -> View | None:
-        """The view of the first of them that answers."""
-        for contact in contacts:
-            view = await self.neighbours.view_if_alive(contact)
-            if view is not None:
-                return view
-        return None
 
     async def reunite(self, lost: Contact) -> None:
         """A member that had vanished answers again. Find my place in its ring, which may be another one by now, and let
