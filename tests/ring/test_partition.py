@@ -135,7 +135,7 @@ def test_a_ring_cut_in_two_is_one_ring_again(hosts: Hosts, tmp_path: Path) -> No
         ring.agreed(len(one), list(one))
         ring.agreed(len(other), list(other))
         hosts.heal()
-        assert ring.agreed(HOSTS, within=20) == order
+        assert ring.agreed(HOSTS, within=10) == order
         for n in range(60):
             for node in (nodes[n % HOSTS], nodes[(n + 3) % HOSTS]):
                 assert eventually(lambda node=node, n=n: node.call("get", n) == n, what=f"key {n} through {node.host}")
