@@ -52,6 +52,14 @@ class Batch:
         """Write one note."""
         self.changes.append(("note", name, content))
 
+    def forget(self, name: str) -> None:
+        """Remove one note; nothing happens if there is none."""
+        self.changes.append(("forget", name))
+
+    def forget_all(self, prefix: str) -> None:
+        """Remove every note whose name begins with `prefix`."""
+        self.changes.append(("forget_all", prefix))
+
 
 class Snapshot(Protocol):
     """The store as it was at one moment, while writes go on. Close it soon: it pins old data."""
@@ -93,6 +101,10 @@ class Store(Protocol):
 
     async def read_note(self, name: str) -> bytes | None:
         """One note, or None."""
+        ...
+
+    async def read_notes(self, prefix: str) -> dict[str, bytes]:
+        """All notes whose names begin with `prefix`, in the order of their names. For starting up: it may be slow."""
         ...
 
     async def close(self) -> None:

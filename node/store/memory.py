@@ -70,6 +70,10 @@ class MemoryDisk:
                     del self.names[first:behind]
             case ("note", name, content):
                 self.notes[name] = content
+            case ("forget", name):
+                self.notes.pop(name, None)
+            case ("forget_all", prefix):
+                self.notes = {name: content for name, content in self.notes.items() if not name.startswith(prefix)}
 
 
 class MemoryStore:
@@ -128,6 +132,10 @@ class MemoryStore:
     async def read_note(self, name: str) -> bytes | None:
         """See `Store.read_note`."""
         return self._disk.notes.get(name)
+
+    async def read_notes(self, prefix: str) -> dict[str, bytes]:
+        """See `Store.read_notes`."""
+        return {name: self._disk.notes[name] for name in sorted(self._disk.notes) if name.startswith(prefix)}
 
     async def close(self) -> None:
         """See `Store.close`: waits for what was committed."""

@@ -23,6 +23,16 @@ def note_name(name: str) -> bytes:
     return NOTE + name.encode()
 
 
+def notes_range(prefix: str) -> tuple[bytes, bytes]:
+    """The half-open range of the names of all notes that begin with `prefix`; no text has the byte behind it."""
+    return note_name(prefix), note_name(prefix) + b"\xff"
+
+
+def note_of(name: bytes) -> str:
+    """The note of a name."""
+    return name[len(NOTE) :].decode()
+
+
 def record_of(name: bytes, body: bytes) -> Record:
     """The record of a name."""
     return Record(Identifier.from_bytes(name[1 : 1 + BYTES], "big"), name[1 + BYTES :], body)
@@ -53,6 +63,10 @@ def steps_of(batch: Batch) -> list[Step]:
                 steps += [("delete_range", first, behind) for first, behind in ranges_of(arc)]
             case ("note", str() as name, bytes() as content):
                 steps.append(("put", note_name(name), content))
+            case ("forget", str() as name):
+                steps.append(("delete", note_name(name)))
+            case ("forget_all", str() as prefix):
+                steps.append(("delete_range", *notes_range(prefix)))
             case _:
                 raise TypeError(f"this cannot be stored: {[type(part).__name__ for part in change]} for {change[0]!r}")
     return steps

@@ -18,7 +18,7 @@ from node.store.committer import Committer
 from node.store.directory import Directory
 from node.store.engine import Engine, EngineError, Iterator, NotOpen, is_full
 from node.store.interface import Batch, Cursor, Record
-from node.store.names import note_name, ranges_of, record_name, record_of
+from node.store.names import note_name, note_of, notes_range, ranges_of, record_name, record_of
 from node.store.reader import Reader
 
 T = TypeVar("T")
@@ -72,6 +72,23 @@ class RocksStore:
     async def read_note(self, name: str) -> bytes | None:
         """See `Store.read_note`."""
         return await self._read(partial(self._reader.get, note_name(name)))
+
+    async def read_notes(self, prefix: str) -> dict[str, bytes]:
+        """See `Store.read_notes`."""
+        return await self._read(partial(self._on_scanner, partial(self._notes, prefix)))
+
+    def _notes(self, prefix: str) -> dict[str, bytes]:
+        iterator = self._engine.iterator()
+        first, behind = notes_range(prefix)
+        found: dict[str, bytes] = {}
+        try:
+            name = iterator.seek(first)
+            while name is not None and name < behind:
+                found[note_of(name)] = iterator.content()
+                name = iterator.next()
+        finally:
+            iterator.drop()
+        return found
 
     async def snapshot(self) -> RocksSnapshot:
         """See `Store.snapshot`."""

@@ -184,6 +184,28 @@ def test_it_is_all_there_after_closing_and_opening(disk: Any) -> None:
     run(disk, read)
 
 
+def test_notes_are_found_by_prefix_and_forgotten(disk: Any) -> None:
+    async def scenario(store: Store) -> None:
+        batch = Batch()
+        for name in ("log/2/a", "log/10/b", "log/1", "logs", "lo", "é"):
+            batch.note(name, name.encode())
+        batch.put(Identifier(1), b"log/3", b"no note")
+        await store.commit(batch)
+        assert list((await store.read_notes("log/")).items()) == [
+            (n, n.encode()) for n in ("log/1", "log/10/b", "log/2/a")
+        ]
+        batch = Batch()
+        batch.forget("log/1")
+        batch.forget("nothing")
+        batch.forget_all("log/2")
+        batch.note("log/2/new", b"behind")
+        await store.commit(batch)
+        assert list(await store.read_notes("")) == ["lo", "log/10/b", "log/2/new", "logs", "é"]
+        assert await store.get(Identifier(1), b"log/3") == b"no note"
+
+    run(disk, scenario)
+
+
 def test_the_largest_record(disk: Any) -> None:
     async def scenario(store: Store) -> None:
         body = b"x" * (4 << 20)
