@@ -328,6 +328,13 @@ def test_what_cannot_be_decided_within_the_budget_is_not_called_linearizable() -
     assert check(history).finding is NOT
 
 
+def test_a_violation_whose_kind_the_budget_leaves_open_stays_one() -> None:
+    puts = "\n".join(f"  ----  | put v{n} -> {n + 1}" for n in range(9))
+    verdict = check(history_of(puts + "\n      -- | get -> other"), budget=500)
+    assert verdict.finding is NOT
+    assert "whether it is without was not found out" in str(verdict)
+
+
 def test_a_violation_goes_before_what_is_undecided() -> None:
     history = history_of("\n".join(f"  ----  | put v{n} -> None" for n in range(9)) + "\n      -- | get -> other")
     history.ok(history.invoke("c", "get", "another key"), "from nowhere")
