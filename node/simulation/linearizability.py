@@ -278,6 +278,10 @@ class _Store:
                 return _DELETE if call.value is None else (Kind.PUT, call.value)
         return None
 
+    def hopeless(self, extra: _Call, state: _State) -> bool:
+        """Whether nothing of unknown outcome leads from here to a put_if: the version it expects is another write's."""
+        return self.growing and extra.expected != state.version and extra.expected in self._told
+
     def _written(self, call: _Call, state: _State) -> _State | None:
         if call.version is None:
             return _State(call.value, None, _NONE, state.highest)
@@ -494,7 +498,7 @@ class _Search:
             if extra.invoked > horizon:
                 return
             what = (extra.kind, extra.value, extra.expected)
-            if used >> number & 1 or what in alike:
+            if used >> number & 1 or what in alike or self._store.hopeless(extra, state):
                 continue
             alike.add(what)
             for before, spent, chain in self._ways(extra, state, used | 1 << number, horizon):
