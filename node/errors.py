@@ -72,8 +72,20 @@ class Unavailable(Definite):
     """The node that holds what was asked for cannot answer now; the message says which to start or wait for."""
 
 
+class VersionConflict(Definite):
+    """The key has another version than the caller expects; `args[1]` is the one it has, None if it is absent."""
+
+
 class StoreFull(Definite):
     """The disk is full: the write was refused; reads go on. Free space and write again."""
+
+
+class NoQuorum(Definite):
+    """Too few of the nodes that keep the ring map answer; the message says which are needed and which were reached."""
+
+
+class Conflict(Definite):
+    """The register was changed by another node first: read it again."""
 
 
 # -- starting ----------------------------------------------------------------------------------------------------

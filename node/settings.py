@@ -44,6 +44,8 @@ class Settings:
     """How long a node may answer for its arcs after its successor last agreed; longer than finding a dead successor."""
     lease_margin: float = 0.5
     """Extra wait before a dead node's arc is taken over, for clocks that run at different speeds."""
+    evict: float = 10.0
+    """How long a node must have been silent before the ring does without it and others take its replicas over."""
     settle_period: float = 0.25
     """Between two looks at which arcs should be fetched, given away or taken over."""
     freeze: float = 2.0
@@ -108,6 +110,7 @@ PROFILES = {
         call=3.0,
         lookup=6.0,
         lease=6.0,
+        evict=60.0,
         operation=10.0,
         connect=2.0,
         regroup=3.0,
@@ -121,6 +124,7 @@ PROFILES = {
         call=8.0,
         lookup=20.0,
         lease=20.0,
+        evict=300.0,
         lease_margin=2.0,
         operation=30.0,
         connect=5.0,

@@ -16,12 +16,13 @@ MAY_IMPORT = {
     "cli": {"client", "remote", "replication", "chord", "store"},
     "client": {"remote", "replication", "chord", "store"},
     "remote": {"replication", "chord", "store"},
-    "replication": {"chord", "store"},
+    "replication": {"chain", "chord", "store"},
+    "chain": {"store"},
     "chord": set(),
     "store": set(),
-    "simulation": {"replication", "chord", "store"},
+    "simulation": {"replication", "chain", "chord", "store"},
 }
-PURE = ("chord", "replication")
+PURE = ("chain", "chord", "replication")
 FORBIDDEN_WHEN_PURE = {"rpyc", "rocksdict", "lmdb", "socket", "time", "datetime", "threading", "subprocess", "uvloop"}
 
 

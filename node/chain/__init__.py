@@ -1,0 +1,1 @@
+"""Chain replication: linearizable keys on k nodes, through crashes, pauses and partitions."""

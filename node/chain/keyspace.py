@@ -1,0 +1,209 @@
+"""The data side of a node: its replicas and all that keeps them in their chains, put together.
+
+What is wired here knows the ring by its map only; where members stand and who follows whom is chord's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Protocol
+
+from node.chain import messages as m
+from node.chain.cartography import Cartography, Register
+from node.chain.chains import Chains
+from node.chain.change import Changer
+from node.chain.links import Links
+from node.chain.mirror import Source
+from node.chain.pulse import Pulse
+from node.chain.replicas import Replicas
+from node.chain.ring_map import Life, Policy, Resident, RingMap
+from node.chain.router import Router
+from node.chain.tending import Tending
+from node.codec import Address
+from node.errors import Conflict, Moved, RingError
+from node.identifiers import Identifier
+from node.settings import Settings
+from node.store.interface import Store
+from node.tasks import Tasks
+from node.transport import Switchboard, Transport
+
+log = logging.getLogger(__name__)
+
+OPERATIONS = 600.0
+"""Seconds after which an operation is not tried again any more and may be forgotten."""
+
+
+class Lessor(Protocol):
+    """Who grants leases: the register's keepers."""
+
+    async def lease(self, life: bytes, revision: int) -> float | None:
+        """Until when, by the asker's clock, it may answer as the map of this revision says; None if there is a newer
+        one. Raises NoQuorum."""
+        ...
+
+
+class Keyspace:
+    """One node's part in the chains."""
+
+    def __init__(
+        self,
+        resident: Resident,
+        store: Store,
+        transport: Transport,
+        settings: Settings,
+        random: Random,
+        clock: Callable[[], float],
+        tasks: Tasks,
+        register: Register,
+        lessor: Lessor,
+    ) -> None:
+        self.resident = resident
+        self.settings = settings
+        self._clock = clock
+        self._tasks = tasks
+        self._transport = transport
+        self._lessor = lessor
+        self._lease_until = float("-inf")
+        self._lease_wanted = asyncio.Event()
+        self._seats: tuple[Identifier, ...] = ()
+        self.replicas = Replicas(store, tasks.spawn, clock, resident.life)
+        self.cartography = Cartography(register, self._adopt)
+        self._links = Links(transport, settings, tasks, self.address_of)
+        self.chains = Chains(self.replicas, self._links, settings, self.may_answer)
+        self._pulse = Pulse(transport, settings, resident.life)
+        self.changer = Changer(self.cartography, transport, settings, resident.life, self._pulse.seems_alive)
+        self.tending = Tending(
+            self.cartography, self.changer, self.replicas, self._pulse, transport, settings, random, tasks
+        )
+        self.router = Router(self.cartography, self.chains, transport, settings, random)
+        self._source = Source(self.replicas, settings, random)
+
+    def connect(self, receive: Switchboard) -> None:
+        """Answer what nodes ask each other about chains."""
+        receive.connect(m.WRITE, self.chains.write)
+        receive.connect(m.READ, self.chains.read)
+        receive.connect(m.LINK, self.chains.link)
+        receive.connect(m.APPEND, self.chains.append)
+        receive.connect(m.SEAL, self.chains.seal)
+        receive.connect(m.BEGIN, self._source.begin)
+        receive.connect(m.PULL, self._source.pull)
+        receive.connect(m.DELTA, self._source.delta)
+        receive.connect(m.NEWS, self.cartography.learn)
+        receive.connect(m.DIGEST, self.chains.digest)
+        receive.connect(m.COUNT, self.chains.count)
+        receive.connect(m.ALIVE, self._alive)
+
+    async def _alive(self, _: None) -> Life:
+        return self.resident.life
+
+    def address_of(self, life: Life) -> Address | None:
+        """Where a node is, by the map."""
+        resident = self.cartography.ring.resident(life) if self.cartography.ring is not None else None
+        return resident.address if resident is not None else None
+
+    # -- coming and going --------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Take up what the store left."""
+        await self.replicas.load()
+
+    async def found(self, policy: Policy, seats: Iterable[Identifier]) -> RingMap:
+        """The map of a ring that begins with this node, which holds everything; to be put into a register."""
+        ring = RingMap.founded(policy, self.resident, seats)
+        await self.replicas.found(ring.entries[0])
+        return ring
+
+    def begin(self) -> None:
+        """Begin all rounds."""
+        for replica in self.replicas:
+            self._links.follow(replica)
+        for rounds in (self._keep_lease(), self._keep_seated(), self.tending.keep(), self._keep_short()):
+            self._tasks.spawn(rounds)
+
+    async def join(self, seats: tuple[Identifier, ...]) -> None:
+        """Be in the map with these members. Raises NoQuorum, BadUsage if another node has one of the ids."""
+        self._seats = tuple(sorted(seats))
+        while True:
+            chart = await self.cartography.current()
+            ring = chart.ring
+            if ring.resident(self.resident.life) == self.resident and ring.seats_of(self.resident.life) == self._seats:
+                return
+            try:
+                joined = await self.cartography.replace(chart, ring.joined(self.resident, seats))
+                await self.changer.tell(joined, {resident.life for resident in joined.ring.residents})
+            except Conflict:
+                await asyncio.sleep(self.settings.backoff)
+
+    async def _keep_seated(self) -> None:
+        """A node that was away for long was put out of the map: be in it again."""
+        while True:
+            await asyncio.sleep(self.settings.stabilize_period)
+            ring = self.cartography.ring
+            if self._seats and ring is not None and ring.seats_of(self.resident.life) != self._seats:
+                try:
+                    await self.join(self._seats)
+                except RingError as error:
+                    log.info("not in the ring map: %s; trying again", error)
+
+    async def part(self) -> None:
+        """Ask to be let go of."""
+        self._seats = ()
+        while True:
+            chart = await self.cartography.current()
+            if not chart.ring.seats_of(self.resident.life):
+                return
+            try:
+                parted = await self.cartography.replace(chart, chart.ring.parted(self.resident.life))
+                await self.changer.tell(parted, {resident.life for resident in parted.ring.residents})
+            except Conflict:
+                await asyncio.sleep(self.settings.backoff)
+
+    # -- the map and the lease ---------------------------------------------------------------------------------------
+
+    async def _adopt(self, ring: RingMap) -> None:
+        self.replicas.supersede(ring)
+        for entry in ring.of(self.resident.life):
+            try:
+                replica = await self.replicas.adopt(entry)
+            except Moved as error:
+                log.error("this node should hold %s and does not: %s", entry.arc, error)
+                continue
+            if replica is not None:
+                self._links.follow(replica)
+        self.tending.wanted.set()
+        self._lease_wanted.set()
+
+    def may_answer(self) -> bool:
+        """Whether this node's lease holds at this moment."""
+        return self._clock() < self._lease_until
+
+    async def _keep_lease(self) -> None:
+        while True:
+            self._lease_wanted.clear()
+            await self._renew()
+            period = self.settings.lease / 4 if self.may_answer() else self.settings.backoff
+            try:
+                async with asyncio.timeout(period):
+                    await self._lease_wanted.wait()
+            except TimeoutError:
+                continue
+
+    async def _renew(self) -> None:
+        try:
+            until = await self._lessor.lease(self.resident.life, self.cartography.revision)
+            if until is None:
+                await self.cartography.current()
+            else:
+                self._lease_until = until
+        except RingError as error:
+            log.debug("no lease: %s", error)
+
+    async def _keep_short(self) -> None:
+        """Forget operations that nobody tries again."""
+        while True:
+            await asyncio.sleep(OPERATIONS / 10)
+            for replica in self.replicas:
+                replica.forget_operations(OPERATIONS)

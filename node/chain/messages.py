@@ -1,0 +1,207 @@
+"""What the nodes of chains say to each other, and what they write down. Values only."""
+
+from __future__ import annotations
+
+from node.chain.ring_map import Entry, Life
+from node.codec import Message
+from node.identifiers import Arc, Identifier
+from node.store.interface import Cursor
+from node.transport import Method
+
+Version = tuple[int, int]
+"""(epoch, sequence) of the command that wrote a record: grows with every write of a key, whoever orders it."""
+
+Name = tuple[Identifier, bytes]
+"""A key and its position."""
+
+NEVER: Version = (0, 0)
+
+
+class Stored(Message, frozen=True):
+    """The body of a record: its version and the packed value."""
+
+    version: Version
+    value: bytes
+
+
+class Operation(Message, frozen=True):
+    """The name of one write: attempts under one name are one write. A client has one write at a time in each slot."""
+
+    client: bytes
+    slot: int
+    number: int
+
+
+class Edit(Message, frozen=True):
+    """A key and its new packed value, None to delete it; `conditional`: only if its version is `expected` (None: only
+    if it is absent)."""
+
+    key: bytes
+    value: bytes | None
+    conditional: bool = False
+    expected: Version | None = None
+
+
+class Write(Message, frozen=True):
+    """Edits of keys of one arc, done together in this order."""
+
+    operation: Operation
+    edits: tuple[Edit, ...]
+
+
+class Written(Message, frozen=True):
+    """What became of a write: its version, and which of the keys it deleted were there."""
+
+    version: Version
+    gone: tuple[Identifier, ...]
+
+
+class Read(Message, frozen=True):
+    """Keys of one arc to read."""
+
+    keys: tuple[bytes, ...]
+
+
+class Change(Message, frozen=True):
+    """One record as a command leaves it; None: gone."""
+
+    position: Identifier
+    key: bytes
+    body: bytes | None
+
+
+class Command(Message, frozen=True):
+    """A write as it was ordered: what travels down a chain."""
+
+    version: Version
+    operation: Operation | None
+    changes: tuple[Change, ...]
+    gone: tuple[Identifier, ...]
+
+
+class Logged(Message, frozen=True):
+    """What is remembered of a command: enough to send it again, and to answer its operation again."""
+
+    version: Version
+    operation: Operation | None
+    names: tuple[Name, ...]
+    gone: tuple[Identifier, ...]
+    at: float
+    """When it was stored here, by the clock of this host: operations are forgotten by it."""
+
+
+class ReplicaState(Message, frozen=True):
+    """What a replica is, on disk. `base`: how far its content goes, not counting its log; `sealed`: the last epoch in
+    which, as in all before, it takes nothing any more."""
+
+    arc: Arc
+    epoch: int
+    chain: tuple[Life, ...]
+    sealed: int
+    base: Version
+
+
+class Link(Message, frozen=True):
+    """I come before you in the chain of this arc in this epoch."""
+
+    entry: Entry
+    sender: Life
+
+
+class Linked(Message, frozen=True):
+    """How far the next one's content goes, and how far it is stable from there on."""
+
+    position: Version
+    stable: Version
+
+
+class Append(Message, frozen=True):
+    """Commands that follow `after` directly in my history."""
+
+    arc: Arc
+    epoch: int
+    sender: Life
+    after: Version
+    commands: tuple[Command, ...]
+
+
+class Seal(Message, frozen=True):
+    """Take nothing of epochs up to `epoch` any more, in this arc."""
+
+    arc: Arc
+    epoch: int
+    life: Life
+
+
+class Sealed(Message, frozen=True):
+    """It is sealed for good, and its content goes so far."""
+
+    position: Version
+
+
+class BeginMirror(Message, frozen=True):
+    """I want a copy of this arc."""
+
+    arc: Arc
+    by: Life
+
+
+class Pull(Message, frozen=True):
+    """The next records after `after`."""
+
+    mirror: bytes
+    after: Cursor | None
+
+
+class Pulled(Message, frozen=True):
+    """Records, and where to go on; None at the end."""
+
+    records: tuple[Change, ...]
+    after: Cursor | None
+
+
+class Delta(Message, frozen=True):
+    """What changed meanwhile, chunk `number`; with `sealed` not 0, all of it, from a replica sealed in that epoch."""
+
+    mirror: bytes
+    number: int
+    sealed: int
+
+
+class Changes(Message, frozen=True):
+    """Changed records; `left` more are waiting. At the end: how far this goes, and the operations remembered."""
+
+    records: tuple[Change, ...]
+    left: int
+    position: Version
+    log: tuple[Logged, ...]
+
+
+class News(Message, frozen=True):
+    """A committed ring map."""
+
+    revision: int
+    map: bytes
+
+
+class Digest(Message, frozen=True):
+    """A fingerprint of a replica's records of an arc, and how far its content goes."""
+
+    digest: bytes
+    count: int
+    position: Version
+
+
+WRITE: Method[Write, Written] = Method("chain.write", Write, Written)
+READ: Method[Read, tuple[Stored | None, ...]] = Method("chain.read", Read, tuple[Stored | None, ...])
+LINK: Method[Link, Linked] = Method("chain.link", Link, Linked)
+APPEND: Method[Append, None] = Method("chain.append", Append, type(None))
+SEAL: Method[Seal, Sealed] = Method("chain.seal", Seal, Sealed)
+BEGIN: Method[BeginMirror, bytes] = Method("chain.mirror", BeginMirror, bytes)
+PULL: Method[Pull, Pulled] = Method("chain.pull", Pull, Pulled)
+DELTA: Method[Delta, Changes] = Method("chain.delta", Delta, Changes)
+NEWS: Method[News, None] = Method("chain.news", News, type(None))
+NEWER: Method[int, News | None] = Method("chain.newer", int, News | None)  # type: ignore[arg-type]
+DIGEST: Method[Arc, Digest] = Method("chain.digest", Arc, Digest)
+COUNT: Method[Arc, int] = Method("chain.count", Arc, int)
+ALIVE: Method[None, Life] = Method("chain.alive", type(None), Life)

@@ -1,0 +1,212 @@
+"""Copies of an arc for a newcomer to its chain, while it is read and written.
+
+    begin   the source watches which keys are written from now on
+    pull    bounded chunks, each from a snapshot of its moment; a cursor makes a chunk repeatable
+    delta   what was written behind the cursor meanwhile, until little is left
+    finish  the source is sealed; the last changes, and how far its history goes: now the copy is its equal
+
+The newcomer's old records of the arc are gone from the start, and it stands for nothing until it is finished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from random import Random
+
+from node.chain.messages import (
+    BEGIN,
+    DELTA,
+    NEVER,
+    PULL,
+    BeginMirror,
+    Change,
+    Changes,
+    Delta,
+    Logged,
+    Pull,
+    Pulled,
+    Version,
+)
+from node.chain.replica import Replica, Watch
+from node.chain.replicas import Replicas
+from node.chain.ring_map import Life
+from node.codec import Address
+from node.errors import Moved, OutcomeUnknown, Unreachable
+from node.identifiers import Arc
+from node.settings import Settings
+from node.store.interface import Batch, Cursor
+from node.transport import A, Method, Q, Transport
+
+DELTA_RECORDS = 500
+"""Changed records sent at a time; when no more are left than this, it is time to seal."""
+ATTEMPTS = 5
+"""How often one step is tried before the copy begins anew."""
+
+
+@dataclass(slots=True, eq=False)
+class Mirror:
+    """A copy in the making as its source sees it."""
+
+    replica: Replica
+    watch: Watch
+    used: float
+    number: int = -1
+    changes: Changes | None = None
+    step: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Source:
+    """The side that has the arc."""
+
+    def __init__(self, replicas: Replicas, settings: Settings, random: Random) -> None:
+        self._replicas = replicas
+        self._settings = settings
+        self._random = random
+        self._mirrors: dict[bytes, Mirror] = {}
+
+    async def begin(self, request: BeginMirror) -> bytes:
+        """Begin a copy; its name. Raises Moved if exactly this arc is not held here by a member of its chain."""
+        self._expire()
+        replica = self._replicas.of(request.arc)
+        if replica is None or self._replicas.life not in replica.state.chain:
+            raise Moved(f"{request.arc} is not held here", None)
+        mirror = Mirror(replica, Watch(), asyncio.get_running_loop().time())
+        replica.watches.append(mirror.watch)
+        name = self._random.randbytes(16)
+        self._mirrors[name] = mirror
+        return name
+
+    async def pull(self, request: Pull) -> Pulled:
+        """The next chunk of the arc."""
+        mirror = self._mirror(request.mirror)
+        snapshot = await self._replicas.store.snapshot()
+        try:
+            records, after = await snapshot.scan(mirror.replica.arc, request.after, self._settings.chunk)
+        finally:
+            await snapshot.close()
+        return Pulled(tuple(Change(record.position, record.key, record.body) for record in records), after)
+
+    async def delta(self, request: Delta) -> Changes:
+        """The next changed records; once sealed, all of them and how far they go. Repeatable by number."""
+        mirror = self._mirror(request.mirror)
+        replica = mirror.replica
+        async with mirror.step:
+            if request.number == mirror.number and mirror.changes is not None:
+                return mirror.changes
+            if request.sealed and replica.state.sealed < request.sealed:
+                raise Moved(f"{replica.arc} is not sealed in epoch {request.sealed}", None)
+            records = await self._next(mirror)
+            left = len(mirror.watch.written)
+            mirror.number = request.number
+            if request.sealed and not left:
+                log = tuple(_for_copy(each, replica.stable) for each in replica.log.values())
+                mirror.changes = Changes(records, left, replica.position, log)
+            else:
+                mirror.changes = Changes(records, left, NEVER, ())
+            return mirror.changes
+
+    async def _next(self, mirror: Mirror) -> tuple[Change, ...]:
+        """Take the next changed records out of the watch, about one chunk of them."""
+        names = list(mirror.watch.written)[:DELTA_RECORDS]
+        for name in names:
+            del mirror.watch.written[name]
+        records: list[Change] = []
+        size = 0
+        for (position, key), body in zip(names, await self._replicas.store.get_many(names), strict=True):
+            if size < self._settings.chunk:
+                records.append(Change(position, key, body))
+                size += len(key) + len(body or b"")
+            else:
+                mirror.watch.written[position, key] = None
+        return tuple(records)
+
+    def _mirror(self, name: bytes) -> Mirror:
+        mirror = self._mirrors.get(name)
+        if mirror is None or mirror.replica.gone:
+            raise Moved("this copy is void: begin again", None)
+        mirror.used = asyncio.get_running_loop().time()
+        return mirror
+
+    def _expire(self) -> None:
+        """Forget copies whose newcomer has gone quiet."""
+        now = asyncio.get_running_loop().time()
+        for name, mirror in list(self._mirrors.items()):
+            if mirror.replica.gone or now - mirror.used > 4 * self._settings.operation:
+                if mirror.watch in mirror.replica.watches:
+                    mirror.replica.watches.remove(mirror.watch)
+                del self._mirrors[name]
+
+
+def _for_copy(logged: Logged, stable: Version) -> Logged:
+    """What a newcomer needs of a log: of what is stable only the operations."""
+    names = logged.names if logged.version > stable else ()
+    return Logged(logged.version, logged.operation, names, logged.gone, logged.at)
+
+
+class Destination:
+    """A copy in the making as the newcomer sees it."""
+
+    def __init__(
+        self, replicas: Replicas, transport: Transport, settings: Settings, arc: Arc, life: Life, source: Address
+    ) -> None:
+        self._replicas = replicas
+        self._transport = transport
+        self._settings = settings
+        self.arc = arc
+        self.source_life = life
+        self._source = source
+        self._name = b""
+        self._number = 0
+
+    async def copy(self) -> None:
+        """Copy until little is left to copy. Raises Moved, and RingErrors of the network: begin again."""
+        await self._replicas.retire(self.arc)
+        batch = Batch()
+        batch.delete_arc(self.arc)
+        await self._replicas.store.commit(batch)
+        self._name = await self._ask(BEGIN, BeginMirror(self.arc, self._replicas.life))
+        after: Cursor | None = None
+        while True:
+            pulled = await self._ask(PULL, Pull(self._name, after))
+            await self._replicas.store.commit(_batch(pulled.records))
+            after = pulled.after
+            if after is None:
+                break
+        while (await self._delta(0)).left > DELTA_RECORDS:
+            continue
+
+    async def finish(self, epoch: int) -> Version:
+        """The source is sealed in `epoch`: copy the rest, and be a sealed replica. How far its history goes."""
+        while (changes := await self._delta(epoch)).left:
+            continue
+        await self._replicas.prepare(self.arc, epoch, changes.position, changes.log)
+        return changes.position
+
+    async def _delta(self, sealed: int) -> Changes:
+        self._number += 1
+        changes = await self._ask(DELTA, Delta(self._name, self._number, sealed))
+        await self._replicas.store.commit(_batch(changes.records))
+        return changes
+
+    async def _ask(self, method: Method[Q, A], question: Q) -> A:
+        """One step, repeated if its answer is lost: every step gives the same answer again."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return await method.ask(self._transport, self._source, question, deadline=self._settings.call)
+            except (OutcomeUnknown, Unreachable):
+                if attempt == ATTEMPTS - 1:
+                    raise
+            await asyncio.sleep(self._settings.backoff * 2**attempt)
+        raise AssertionError("not reached")
+
+
+def _batch(records: Iterable[Change]) -> Batch:
+    batch = Batch()
+    for record in records:
+        if record.body is None:
+            batch.delete(record.position, record.key)
+        else:
+            batch.put(record.position, record.key, record.body)
+    return batch

@@ -1,0 +1,56 @@
+"""Which nodes seem to live: each is asked for its life again and again. A verdict here moves replicas, never safety."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from node.chain.messages import ALIVE
+from node.chain.ring_map import Life, Resident
+from node.errors import RingError
+from node.settings import Settings
+from node.transport import Transport
+
+MISSES = 2
+"""Answers in a row that must be missing before a node seems dead."""
+
+
+class Pulse:
+    """What one node thinks of others."""
+
+    def __init__(self, transport: Transport, settings: Settings, life: Life) -> None:
+        self._transport = transport
+        self._settings = settings
+        self._life = life
+        self._missed: dict[Life, int] = {}
+        self._silent_since: dict[Life, float] = {}
+
+    async def feel(self, residents: Iterable[Resident]) -> None:
+        """Ask all of these once; forget about all others."""
+        asked = {resident.life: resident for resident in residents if resident.life != self._life}
+        self._missed = {life: missed for life, missed in self._missed.items() if life in asked}
+        self._silent_since = {life: since for life, since in self._silent_since.items() if life in asked}
+        await asyncio.gather(*(self._ask(resident) for resident in asked.values()))
+
+    async def _ask(self, resident: Resident) -> None:
+        life = resident.life
+        began = asyncio.get_running_loop().time()
+        try:
+            answer = await ALIVE.ask(self._transport, resident.address, None, deadline=self._settings.probe)
+        except RingError:
+            answer = b""
+        if answer == life:
+            self._missed.pop(life, None)
+            self._silent_since.pop(life, None)
+        else:
+            self._missed[life] = self._missed.get(life, 0) + 1
+            self._silent_since.setdefault(life, began)
+
+    def seems_alive(self, life: Life) -> bool:
+        """Whether it answered lately; this node always does."""
+        return self._missed.get(life, 0) < MISSES
+
+    def silent_for(self, life: Life) -> float:
+        """Seconds since it first missed an answer; 0 if it seems alive."""
+        since = self._silent_since.get(life)
+        return 0.0 if since is None or self.seems_alive(life) else asyncio.get_running_loop().time() - since

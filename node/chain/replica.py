@@ -1,0 +1,365 @@
+"""One replica: the content of an arc on one node, its history, and what it may take in which epoch.
+
+    follows   it takes commands of its epoch, in the order of its history, and stores them durably in groups
+    sealed    it takes nothing of its epoch or any before; what it had ordered is durable or refused
+    adopts    a later epoch, after which it follows again
+
+History is a sequence of commands with growing versions. The *log* is its part that the rest of the chain may lack, and
+the last command of every operation slot, by which a write that is tried again is known. Nothing here asks another node.
+A store that fails to write for another reason than a full disk ends the node: what it holds is not known any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from node.chain.messages import NEVER, Change, Command, Logged, Name, Operation, ReplicaState, Stored, Version
+from node.chain.ring_map import Entry, Life
+from node.codec import pack, unpack
+from node.errors import NotServing, Overloaded, StoreFull
+from node.identifiers import Arc
+from node.settings import MIB
+from node.store.interface import Batch, Store
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+WINDOW = 4 * MIB
+"""Bytes of commands under way down the chain beyond which the head takes no more."""
+
+OVERHEAD = 64
+"""What a command costs beside keys and values, in bytes."""
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """Names written since it was set: for mirrors, whose readers may have passed them by already."""
+
+    written: dict[Name, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Look:
+    """Names being read to decide on their next command; `passed` if one was ordered meanwhile."""
+
+    names: frozenset[Name]
+    passed: bool = False
+
+
+class Replica:
+    """The replica of one arc. `uid` names it on this disk."""
+
+    def __init__(
+        self,
+        store: Store,
+        spawn: Spawn,
+        clock: Callable[[], float],
+        uid: int,
+        life: Life,
+        state: ReplicaState,
+        log: Mapping[int, Logged],
+    ) -> None:
+        self.store = store
+        self._spawn = spawn
+        self._clock = clock
+        self.uid = uid
+        self.life = life
+        self.state = state
+        self.gone = False
+        """True once this object stands for nothing any more: split, merged or retired."""
+        self._log = dict(log)
+        self._numbers = count(max(self._log, default=0) + 1)
+        self._sessions = {_slot(each.operation): each for each in self._log.values() if each.operation}
+        self._answered = {_slot(each.operation): n for n, each in self._log.items() if each.operation}
+        self.position = max(state.base, *(each.version for each in self._log.values()), NEVER)
+        self.ordered = self.position
+        self.stable = NEVER
+        self._under_way: dict[Version, Command] = {}
+        """Commands not stable yet, as they travel; those from before a restart are read from the store."""
+        self._under_way_size = 0
+        self._unconfirmed = deque(self._log.values())
+        """The part of the log that is not known to be stable."""
+        self._pending: list[tuple[tuple[Command, ...], asyncio.Future[None]]] = []
+        self._latest: dict[Name, tuple[Version, bytes | None]] = {}
+        """What keys will be once everything ordered is durable."""
+        self._superseded = [n for n in self._log if n not in self._answered.values()]
+        """Log that only the rest of the chain may still need."""
+        self._changed = asyncio.Event()
+        self._writing = False
+        self.watches: list[Watch] = []
+        self.looks: list[Look] = []
+
+    def __repr__(self) -> str:
+        state = self.state
+        return f"<{state.arc} epoch {state.epoch} sealed {state.sealed} at {self.position}>"
+
+    # -- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def arc(self) -> Arc:
+        """What it holds."""
+        return self.state.arc
+
+    @property
+    def follows(self) -> bool:
+        """Whether it takes commands."""
+        return not self.gone and self.state.sealed < self.state.epoch and self.life in self.state.chain
+
+    @property
+    def entry(self) -> Entry:
+        """Its chain as it knows it."""
+        return Entry(self.arc, self.state.epoch, self.state.chain)
+
+    @property
+    def is_head(self) -> bool:
+        """Whether it orders writes."""
+        return self.follows and self.state.chain[0] == self.life
+
+    @property
+    def is_tail(self) -> bool:
+        """Whether it answers reads."""
+        return self.follows and self.state.chain[-1] == self.life
+
+    def become(self, state: ReplicaState) -> None:
+        """Another epoch, or sealed."""
+        self.state = state
+        self._notify()
+
+    def remembers(self, operation: Operation) -> Logged | None:
+        """The last command of the operation's slot."""
+        return self._sessions.get(_slot(operation))
+
+    def is_durable(self, names: Iterable[Name]) -> bool:
+        """Whether nothing ordered for these keys still has to reach the disk."""
+        return not any(name in self._latest for name in names)
+
+    async def current(self, names: tuple[Name, ...]) -> dict[Name, Stored | None]:
+        """The records of keys by everything ordered up to the moment this returns."""
+        while True:
+            look = Look(frozenset(names))
+            self.looks.append(look)
+            try:
+                bodies = dict(zip(names, await self.store.get_many(list(names)), strict=True))
+            finally:
+                self.looks.remove(look)
+            ordered = {name: self._latest[name][1] for name in names if name in self._latest}
+            if not look.passed or len(ordered) == len(bodies):
+                bodies |= ordered
+                return {name: unpack(Stored, body) if body is not None else None for name, body in bodies.items()}
+
+    # -- taking commands ---------------------------------------------------------------------------------------------
+
+    def next_version(self) -> Version:
+        """What the head gives to its next command."""
+        epoch, sequence = self.ordered
+        return (epoch, sequence + 1) if epoch == self.state.epoch else (self.state.epoch, 1)
+
+    def check_room(self) -> None:
+        """Raises Overloaded while too much is on its way down the chain."""
+        if self._under_way_size > WINDOW:
+            raise Overloaded("the chain of this key takes no more at the moment: slow down and try again")
+
+    def take(self, commands: tuple[Command, ...]) -> asyncio.Future[None]:
+        """Order commands behind all before. The result is done once they are durable, and StoreFull if they are not
+        and never were."""
+        for command in commands:
+            assert command.version > self.ordered, "history grows"
+            self.ordered = command.version
+            self._under_way[command.version] = command
+            self._under_way_size += _size(command)
+            if command.operation is not None:
+                self._sessions[_slot(command.operation)] = self._logged(command)
+            for change in command.changes:
+                name = change.position, change.key
+                self._latest[name] = (command.version, change.body)
+                for look in self.looks:
+                    look.passed |= name in look.names
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pending.append((commands, done))
+        if not self._writing:
+            self._writing = True
+            self._spawn(self._write())
+        return done
+
+    async def _write(self) -> None:
+        """Store what was taken, group by group, until nothing is left."""
+        while self._pending:
+            groups, self._pending = self._pending, []
+            commands = [(next(self._numbers), command) for group, _ in groups for command in group]
+            try:
+                await self.store.commit(self._batch(commands))
+            except StoreFull as full:
+                groups += self._pending
+                self._refuse()
+                for _, done in groups:
+                    if not done.done():
+                        done.set_exception(full)
+            else:
+                self._stored(commands)
+                for _, done in groups:
+                    if not done.done():
+                        done.set_result(None)
+        self._writing = False
+        self._notify()
+
+    def _batch(self, group: list[tuple[int, Command]]) -> Batch:
+        batch = Batch()
+        for number, command in group:
+            for change in command.changes:
+                if change.body is None:
+                    batch.delete(change.position, change.key)
+                else:
+                    batch.put(change.position, change.key, change.body)
+            batch.note(log_name(self.uid, number), pack(self._logged(command)))
+        for number in [n for n in self._superseded if self._log[n].version <= self.stable]:
+            batch.forget(log_name(self.uid, number))
+            self._superseded.remove(number)
+            del self._log[number]
+        return batch
+
+    def _stored(self, group: list[tuple[int, Command]]) -> None:
+        for number, command in group:
+            logged = self._log[number] = self._logged(command)
+            self._unconfirmed.append(logged)
+            if command.operation is None:
+                self._superseded.append(number)
+            else:
+                slot = _slot(command.operation)
+                if slot in self._answered:
+                    self._superseded.append(self._answered[slot])
+                self._answered[slot] = number
+            for name in logged.names:
+                if name in self._latest and self._latest[name][0] == command.version:
+                    del self._latest[name]
+                for watch in self.watches:
+                    watch.written[name] = None
+        self.position = group[-1][1].version
+        if self.is_tail:
+            self.make_stable(self.position)
+        self._notify()
+
+    def _logged(self, command: Command) -> Logged:
+        return Logged(command.version, command.operation, _names(command), command.gone, self._clock())
+
+    def _refuse(self) -> None:
+        """The disk is full: nothing ordered since has happened."""
+        self._pending = []
+        for version in [v for v in self._under_way if v > self.position]:
+            self._under_way_size -= _size(self._under_way.pop(version))
+        self._latest = {}
+        self._sessions = {_slot(each.operation): each for each in self._log.values() if each.operation}
+        self.ordered = self.position
+        self._notify()
+
+    # -- how far it goes ---------------------------------------------------------------------------------------------
+
+    def make_stable(self, version: Version) -> None:
+        """Everything up to `version` is durable on the whole rest of the chain."""
+        if version > self.stable:
+            self.stable = version
+            while self._unconfirmed and self._unconfirmed[0].version <= version:
+                command = self._under_way.pop(self._unconfirmed.popleft().version, None)
+                self._under_way_size -= _size(command) if command else 0
+            self._notify()
+
+    async def reached(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition on this replica holds; it is looked at after every change. Raises NotServing when the
+        replica stands for nothing any more."""
+        while not condition():
+            if self.gone:
+                raise NotServing(f"{self.arc} has changed hands: try again")
+            changed = self._changed
+            await changed.wait()
+
+    async def changes(self) -> None:
+        """Wait for the next change of any kind."""
+        changed = self._changed
+        await changed.wait()
+
+    def end(self) -> None:
+        """It was split, merged or retired: who waits for it is told."""
+        self.gone = True
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def at_rest(self) -> None:
+        """Wait until everything taken is durable or refused."""
+        while self._writing or self._pending:
+            changed = self._changed
+            await changed.wait()
+
+    # -- what the rest of the chain lacks ------------------------------------------------------------------------------
+
+    async def commands_after(self, position: Version, limit: int | None = None) -> tuple[Command, ...]:
+        """The durable history behind `position`, at most about `limit` bytes where that is given.
+
+        Commands from before a restart are made from the records as they are now. If a later command wrote one of those
+        meanwhile, that command comes with them: only together they are what the history says.
+        """
+        chosen = self._logged_after(position, limit)
+        while True:
+            names = [name for each in chosen if each.version not in self._under_way for name in each.names]
+            commands = {v: c for v, c in self._under_way.items() if chosen and v <= chosen[-1].version}
+            bodies = dict(zip(names, await self.store.get_many(names), strict=True)) if names else {}
+            every = self._logged_after(position, None)
+            if not any(name in bodies for each in every[len(chosen) :] for name in each.names):
+                return tuple(commands.get(each.version) or _command(each, bodies) for each in chosen)
+            chosen = every
+
+    def _logged_after(self, position: Version, limit: int | None) -> list[Logged]:
+        chosen: list[Logged] = []
+        size = 0
+        for logged in self._unconfirmed:
+            if logged.version > position and (limit is None or size < limit):
+                chosen.append(logged)
+                size += _size(self._under_way[logged.version]) if logged.version in self._under_way else OVERHEAD
+        return chosen
+
+    def forget_operations(self, after: float) -> None:
+        """Operations stored more than so many seconds ago are not tried again any more; one stored in an
+        earlier life of the machine, whose clock began anew, is kept longer."""
+        now = self._clock()
+        for slot, logged in list(self._sessions.items()):
+            if logged.at < now - after and logged.version <= self.stable and logged.version < self.position:
+                del self._sessions[slot]
+                self._superseded.append(self._answered.pop(slot))
+
+    @property
+    def log(self) -> Mapping[int, Logged]:
+        """All that is remembered of its history, numbered in its order."""
+        return self._log
+
+
+def log_name(uid: int, number: int) -> str:
+    """The note that a command is remembered in; names sort as numbers do."""
+    return f"{log_prefix(uid)}{number:016x}"
+
+
+def log_prefix(uid: int) -> str:
+    """Begins the names of all notes of a replica's log."""
+    return f"log/{uid:016x}/"
+
+
+def _slot(operation: Operation) -> tuple[bytes, int]:
+    return operation.client, operation.slot
+
+
+def _names(command: Command) -> tuple[Name, ...]:
+    return tuple((change.position, change.key) for change in command.changes)
+
+
+def _command(logged: Logged, bodies: Mapping[Name, bytes | None]) -> Command:
+    """A command as its records show it."""
+    changes = tuple(Change(position, key, bodies[position, key]) for position, key in logged.names)
+    return Command(logged.version, logged.operation, changes, logged.gone)
+
+
+def _size(command: Command) -> int:
+    return OVERHEAD + sum(len(change.key) + len(change.body or b"") for change in command.changes)

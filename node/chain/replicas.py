@@ -1,0 +1,224 @@
+"""All replicas of one node: loading them, and every step in which their arcs or epochs change.
+
+Each step is one batch of the store, and what it gives up it gives up before the batch, what it gains it gains after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
+
+from node.chain.messages import Logged, ReplicaState, Sealed, Version
+from node.chain.replica import Replica, Spawn, log_name, log_prefix
+from node.chain.ring_map import Entry, Life, RingMap
+from node.codec import pack, unpack
+from node.errors import Moved, StoreFull
+from node.identifiers import Arc, Identifier
+from node.store.interface import Batch, Store
+
+log = logging.getLogger(__name__)
+
+STATES = "replica/"
+
+
+class Replicas:
+    """The replicas of one node, none overlapping another."""
+
+    def __init__(self, store: Store, spawn: Spawn, clock: Callable[[], float], life: Life) -> None:
+        self.store = store
+        self.life = life
+        self._spawn = spawn
+        self._clock = clock
+        self._all: list[Replica] = []
+        self._uids = count(1)
+        self._one_step = asyncio.Lock()
+
+    async def load(self) -> None:
+        """What the store left. Records of arcs that no replica stands for, left by a copy that was broken off, go."""
+        for name, note in (await self.store.read_notes(STATES)).items():
+            uid = int(name.removeprefix(STATES), 16)
+            self._uids = count(uid + 1)
+            notes = (await self.store.read_notes(log_prefix(uid))).items()
+            logged = {int(each.removeprefix(log_prefix(uid)), 16): unpack(Logged, body) for each, body in notes}
+            self._all.append(self._replica(uid, unpack(ReplicaState, note), logged))
+        batch = Batch()
+        for arc in subtract((Arc(Identifier(0), Identifier(0)),), (replica.arc for replica in self._all)):
+            batch.delete_arc(arc)
+        await self.store.commit(batch)
+
+    def __iter__(self) -> Iterator[Replica]:
+        return iter(tuple(self._all))
+
+    def at(self, position: Identifier) -> Replica | None:
+        """The replica that holds a position."""
+        for replica in self._all:
+            if position in replica.arc:
+                return replica
+        return None
+
+    def of(self, arc: Arc) -> Replica | None:
+        """The replica of exactly this arc."""
+        return next((replica for replica in self._all if replica.arc == arc), None)
+
+    def within(self, arc: Arc) -> list[Replica]:
+        """Those that overlap an arc."""
+        return [replica for replica in self._all if replica.arc.intersect(arc)]
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    async def found(self, entry: Entry) -> None:
+        """Be the first replica of an arc, empty."""
+        async with self._one_step:
+            await self._become([], [ReplicaState(entry.arc, entry.epoch, entry.chain, 0, (entry.epoch, 0))])
+
+    async def seal(self, arc: Arc, epoch: int) -> Sealed:
+        """Take nothing of epochs up to `epoch` any more in this arc, durably. How far the content of it goes.
+
+        Raises Moved if the arc is not held here whole.
+        """
+        async with self._one_step:
+            replica = await self._exactly(arc)
+            if replica.state.sealed < epoch:
+                state = replica.state
+                replica.become(ReplicaState(state.arc, state.epoch, state.chain, epoch, state.base))
+                await replica.at_rest()
+                await self._note(replica, replica.state)
+            return Sealed(replica.position)
+
+    def supersede(self, ring: RingMap) -> None:
+        """Stop following where the map has a later epoch, in the chain of which this node may be or not. A lease holds
+        for what the map says that it was granted under: this comes before such a lease counts."""
+        for replica in self._all:
+            state = replica.state
+            over = max((entry.epoch for entry in ring.within(replica.arc)), default=0) - 1
+            if over >= state.epoch and over > state.sealed:
+                replica.become(ReplicaState(state.arc, state.epoch, state.chain, over, state.base))
+
+    async def adopt(self, entry: Entry) -> Replica | None:
+        """Follow in a later epoch, durably; the replica, None if this entry is nothing new here.
+
+        The chain of the entry holds this node, so its content is here: it was sealed as a member of the chain before,
+        or prepared as a newcomer.
+        """
+        async with self._one_step:
+            held = self.within(entry.arc)
+            if any(replica.state.epoch >= entry.epoch for replica in held if replica.arc == entry.arc):
+                return None
+            if any(replica.state.sealed >= entry.epoch for replica in held):
+                return None
+            if len(held) > 1 or (held and held[0].arc != entry.arc and not subtract((held[0].arc,), (entry.arc,))):
+                replica = await self._merge(held, entry)
+            else:
+                replica = await self._exactly(entry.arc)
+            state = ReplicaState(entry.arc, entry.epoch, entry.chain, replica.state.sealed, replica.state.base)
+            await replica.at_rest()
+            await self._note(replica, state)
+            replica.become(state)
+            log.debug("%s adopts %s", self.life.hex()[:8], replica)
+            return replica
+
+    async def prepare(self, arc: Arc, epoch: int, position: Version, logged: tuple[Logged, ...]) -> None:
+        """The copy of an arc, frozen in `epoch`, is complete and durable: be a sealed replica of it, durably."""
+        async with self._one_step:
+            now = self._clock()
+            mine = [Logged(each.version, each.operation, each.names, each.gone, now) for each in logged]
+            await self._become(self.within(arc), [ReplicaState(arc, 0, (), epoch, position)], None, mine)
+
+    async def retire(self, arc: Arc) -> None:
+        """Hold nothing of an arc any more."""
+        async with self._one_step:
+            for part in [part for replica in self.within(arc) for part in replica.arc.intersect(arc)]:
+                batch = Batch()
+                batch.delete_arc(part)
+                await self._become([await self._exactly(part)], [], batch)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    async def _exactly(self, arc: Arc) -> Replica:
+        """The replica of an arc, cut out of a larger one if need be. Raises Moved if it is not held whole."""
+        found = self.of(arc)
+        if found is not None:
+            return found
+        whole = next((replica for replica in self._all if not subtract((arc,), (replica.arc,))), None)
+        if whole is None:
+            raise Moved(f"{arc} is not held here", None)
+        await whole.at_rest()
+        parts = (arc, *subtract((whole.arc,), (arc,)))
+        state = whole.state
+        states = [ReplicaState(part, state.epoch, state.chain, state.sealed, whole.position) for part in parts]
+        made = await self._become([whole], states, None, whole.log.values())
+        for replica in made:
+            replica.stable = whole.stable
+        return made[0]
+
+    async def _merge(self, held: list[Replica], entry: Entry) -> Replica:
+        """One replica in place of several that together hold the arc; whoever merged saw all of them equally far in
+        all members of the chain, so that nothing of their histories is lacking anywhere."""
+        if subtract((entry.arc,), (replica.arc for replica in held)):
+            raise Moved(f"{entry.arc} is not held here whole", None)
+        for replica in held:
+            await replica.at_rest()
+        logged = [each for replica in held for each in replica.log.values()]
+        sealed = min(replica.state.sealed for replica in held)
+        state = ReplicaState(entry.arc, 0, (), sealed, (entry.epoch, 0))
+        (merged,) = await self._become(held, [state], None, [each for each in logged if each.operation])
+        return merged
+
+    async def _become(
+        self,
+        old: list[Replica],
+        states: list[ReplicaState],
+        batch: Batch | None = None,
+        logged: Iterable[Logged] = (),
+    ) -> list[Replica]:
+        """Replicas of these states, each with the log, in place of the old ones."""
+        batch = batch or Batch()
+        remembered = tuple(logged)
+        for replica in old:
+            replica.gone = True
+            batch.forget(_state_name(replica.uid))
+            batch.forget_all(log_prefix(replica.uid))
+        made = [self._replica(next(self._uids), state, _within(remembered, state.arc)) for state in states]
+        for replica in made:
+            batch.note(_state_name(replica.uid), pack(replica.state))
+            for number, each in replica.log.items():
+                batch.note(log_name(replica.uid, number), pack(each))
+        try:
+            await self.store.commit(batch)
+        except StoreFull:
+            for replica in old:
+                replica.gone = False
+            raise
+        for replica in old:
+            replica.end()
+            self._all.remove(replica)
+        self._all += made
+        return made
+
+    def _replica(self, uid: int, state: ReplicaState, logged: Mapping[int, Logged]) -> Replica:
+        return Replica(self.store, self._spawn, self._clock, uid, self.life, state, logged)
+
+    async def _note(self, replica: Replica, state: ReplicaState) -> None:
+        batch = Batch()
+        batch.note(_state_name(replica.uid), pack(state))
+        await self.store.commit(batch)
+
+
+def _within(logged: Iterable[Logged], arc: Arc) -> dict[int, Logged]:
+    """A log as a part of its arc needs it: every operation may be tried again in any part."""
+    clipped = ((each, tuple(name for name in each.names if name[0] in arc)) for each in logged)
+    return {n: Logged(e.version, e.operation, names, e.gone, e.at) for n, (e, names) in enumerate(clipped)}
+
+
+def _state_name(uid: int) -> str:
+    return f"{STATES}{uid:016x}"
+
+
+def subtract(arcs: Iterable[Arc], others: Iterable[Arc]) -> tuple[Arc, ...]:
+    """The parts of `arcs` that none of `others` covers."""
+    left = tuple(arcs)
+    for other in others:
+        left = tuple(part for arc in left for part in arc.minus(other))
+    return left

@@ -1,0 +1,118 @@
+"""Clients that write down what they were told, while nodes crash, pause, are cut off, lose their disks, come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+
+from node.errors import Definite, OutcomeUnknown, VersionConflict
+from node.simulation.linearizability import CONFLICT, History, check
+from node.simulation.process import Crashed
+from node.simulation.world import Host
+from node.values import pack_value, unpack_value
+from tests.chain.rig import ChainRing
+
+KEYS = 3
+
+
+class Clients:
+    """Clients of any nodes, on few keys, and the history of what they did."""
+
+    def __init__(self, ring: ChainRing, seed: int, count: int = 6) -> None:
+        self.ring = ring
+        self.history = History(asyncio.get_running_loop().time)
+        self.going_on = True
+        self._values = 0
+        self._versions: dict[str, tuple[int, ...] | None] = {}
+        self._tasks = [asyncio.ensure_future(self._client(n, Random(f"client {seed} {n}"))) for n in range(count)]
+
+    async def stop(self) -> None:
+        """Let each finish what it is at."""
+        self.going_on = False
+        await asyncio.gather(*self._tasks)
+
+    async def _client(self, number: int, random: Random) -> None:
+        while self.going_on:
+            hosts = [host for host in self.ring.world.hosts if host.address in self.ring.spaces]
+            if hosts:
+                await self._one(number, random, random.choice(hosts))
+            await asyncio.sleep(random.expovariate(20))
+
+    async def _one(self, number: int, random: Random, host: Host) -> None:
+        router = self.ring.space(host).router
+        key = f"key {random.randrange(KEYS)}"
+        packed = key.encode()
+        self._values += 1
+        value = self._values
+        kind = random.choices(["get", "get_versioned", "put", "put_if", "delete"], [3, 3, 3, 2, 1])[0]
+        expected = self._versions.get(key)
+
+        async def get() -> object:
+            stored = await router.get(packed)
+            return None if stored is None else unpack_value(stored.value)
+
+        async def get_versioned() -> object:
+            stored = await router.get(packed)
+            self._versions[key] = None if stored is None else stored.version
+            return None if stored is None else (unpack_value(stored.value), stored.version)
+
+        async def put() -> object:
+            return await router.put(packed, pack_value(value, self.ring.settings))
+
+        async def put_if() -> object:
+            try:
+                return await router.put_if(packed, pack_value(value, self.ring.settings), expected)
+            except VersionConflict:
+                return CONFLICT
+
+        async def delete() -> object:
+            return await router.delete(packed)
+
+        work = {"get": get, "get_versioned": get_versioned, "put": put, "put_if": put_if, "delete": delete}[kind]
+        writes = value if kind in ("put", "put_if") else None
+        operation = self.history.invoke(str(number), kind, key, writes, expected if kind == "put_if" else None)
+        try:
+            answer = await host.run(self._guarded(work))
+        except Definite:
+            self.history.failed(operation)
+        except (OutcomeUnknown, Crashed):
+            self.history.unknown(operation)
+        else:
+            self.history.ok(operation, answer)
+
+    @staticmethod
+    async def _guarded(work: Callable[[], Awaitable[object]]) -> object:
+        return await work()
+
+
+async def chaos(ring: ChainRing, hosts: list[Host], events: int, *, wipe: bool = True) -> None:
+    """One thing after another goes wrong, never more than one node at a time."""
+    random = ring.random
+    for _ in range(events):
+        victim = random.choice(hosts)
+        others = [host for host in ring.world.hosts if host is not victim]
+        kind = random.choice(["crash", "pause", "cut", "cut some", "wipe", "nothing"])
+        if kind == "wipe" and not (wipe and ring.is_settled()):
+            kind = "crash"  # what is on one disk only is lost with that disk
+        if kind in ("crash", "wipe"):
+            ring.crash(victim)
+            if kind == "wipe":
+                ring.wipe(victim)
+            await asyncio.sleep(random.uniform(0.1, 8))
+            await ring.start(victim)
+        elif kind == "pause":
+            victim.pause()
+            await asyncio.sleep(random.uniform(0.1, 8))
+            victim.resume()
+        elif kind in ("cut", "cut some"):
+            away = others if kind == "cut" else random.sample(others, random.randrange(1, len(others)))
+            ring.world.network.partition([victim.address], [host.address for host in away])
+            await asyncio.sleep(random.uniform(0.1, 8))
+            ring.world.network.heal()
+        await asyncio.sleep(random.uniform(0, 4))
+
+
+def assert_linearizable(clients: Clients) -> None:
+    verdict = check(clients.history)
+    assert verdict, str(verdict)

@@ -1,0 +1,94 @@
+"""Chains under everything that goes wrong, with a register that does not: histories of clients are linearizable."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from node.simulation.faults import CALM, LOSSY
+from node.simulation.seeds import for_each_seed
+from tests.chain.chaos import Clients, assert_linearizable, chaos
+from tests.chain.rig import ChainRing
+from tests.simulation.rings import persistently, until
+
+SETTLED = 120.0
+"""Virtual seconds in which every arc is where it should be."""
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_nodes_one_at_a_time_crash_pause_are_cut_off_and_lose_their_disks(replicas: int) -> None:
+    async def scenario(seed: int) -> None:
+        ring = ChainRing(seed, LOSSY, replicas=replicas)
+        hosts = await ring.of(5)
+        await until(ring.is_settled, SETTLED, "settled")
+        clients = Clients(ring, seed)
+        await chaos(ring, hosts, 6, wipe=replicas > 1)
+        await clients.stop()
+        assert_linearizable(clients)
+        await until(ring.is_settled, SETTLED, "settled again")
+        assert not ring.failures
+
+    for_each_seed(30, scenario)
+
+
+def test_a_dead_node_is_done_without_and_comes_back() -> None:
+    async def scenario(seed: int) -> None:
+        ring = ChainRing(seed, CALM)
+        hosts = await ring.of(5)
+        await until(ring.is_settled, SETTLED, "settled")
+        written = {b"key %d" % n: b"value %d" % n for n in range(60)}
+        for key, value in written.items():
+            await ring.space(hosts[0]).router.put(key, value)
+        died_at = asyncio.get_running_loop().time()
+        ring.crash(hosts[3])
+        for key in written:
+            written[key] = key + b" again"
+            await persistently(lambda key=key: ring.space(hosts[1]).router.put(key, written[key]))
+        assert asyncio.get_running_loop().time() - died_at < 6
+        await until(lambda: len(ring.map.seats) == 4 and ring.is_settled(), SETTLED, "settled without it")
+        await ring.start(hosts[3])
+        await until(lambda: len(ring.map.seats) == 5 and ring.is_settled(), SETTLED, "settled with it")
+        for key, value in written.items():
+            stored = await ring.space(hosts[3]).router.get(key)
+            assert stored is not None and stored.value == value
+
+    for_each_seed(10, scenario)
+
+
+def test_any_two_of_five_die_for_good_one_after_the_other_was_made_up_for() -> None:
+    async def scenario(seed: int) -> None:
+        ring = ChainRing(seed, LOSSY)
+        hosts = await ring.of(5)
+        await until(ring.is_settled, SETTLED, "settled")
+        for n in range(40):
+            await persistently(lambda n=n: ring.space(hosts[0]).router.put(b"key %d" % n, b"%d" % n))
+        for victim in ring.random.sample(hosts[1:], 2):
+            ring.crash(victim)
+            left = len(ring.spaces)
+            await until(lambda left=left: len(ring.map.seats) == left and ring.is_settled(), SETTLED, "made up for")
+        for n in range(40):
+            stored = await persistently(lambda n=n: ring.space(hosts[0]).router.get(b"key %d" % n))
+            assert stored is not None and stored.value == b"%d" % n
+        assert all(len(entry.chain) == 3 for entry in ring.map.entries)
+
+    for_each_seed(10, scenario)
+
+
+def test_all_crash_at_once_under_load_and_nothing_acknowledged_is_lost() -> None:
+    async def scenario(seed: int) -> None:
+        ring = ChainRing(seed, LOSSY)
+        hosts = await ring.of(5)
+        await until(ring.is_settled, SETTLED, "settled")
+        clients = Clients(ring, seed)
+        await asyncio.sleep(2)
+        for host in hosts:
+            ring.crash(host)
+        await asyncio.sleep(ring.random.uniform(0, 5))
+        await asyncio.gather(*(ring.start(host) for host in hosts))
+        await asyncio.sleep(8)
+        await clients.stop()
+        assert_linearizable(clients)
+        await until(ring.is_settled, SETTLED, "settled again")
+
+    for_each_seed(20, scenario)
