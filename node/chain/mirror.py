@@ -170,7 +170,7 @@ class Destination:
         after: Cursor | None = None
         while True:
             pulled = await self._ask(PULL, Pull(self._name, after))
-            await self._replicas.store.commit(_batch(pulled.records))
+            await self._put(pulled.records)
             after = pulled.after
             if after is None:
                 break
@@ -187,7 +187,7 @@ class Destination:
     async def _delta(self, sealed: int) -> Changes:
         self._number += 1
         changes = await self._ask(DELTA, Delta(self._name, self._number, sealed))
-        await self._replicas.store.commit(_batch(changes.records))
+        await self._put(changes.records)
         return changes
 
     async def _ask(self, method: Method[Q, A], question: Q) -> A:
@@ -201,12 +201,11 @@ class Destination:
             await asyncio.sleep(self._settings.backoff * 2**attempt)
         raise AssertionError("not reached")
 
-
-def _batch(records: Iterable[Change]) -> Batch:
-    batch = Batch()
-    for record in records:
-        if record.body is None:
-            batch.delete(record.position, record.key)
-        else:
-            batch.put(record.position, record.key, record.body)
-    return batch
+    async def _put(self, records: Iterable[Change]) -> None:
+        batch = Batch()
+        for record in records:
+            if record.body is None:
+                batch.delete(record.position, record.key)
+            else:
+                batch.put(record.position, record.key, record.body)
+        await self._replicas.store.commit(batch)

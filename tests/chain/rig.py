@@ -116,6 +116,18 @@ class AtomicRegister:
         return asked_at + self._host.settings.lease * 0.8 if granted else None
 
 
+class SlowStore(MemoryStore):
+    """A disk that takes a moment to read too, and sometimes, where told so, very long."""
+
+    stalls = 0.0
+    """Share of reads that take up to eight seconds."""
+
+    async def get_many(self, wanted: list[tuple[Identifier, bytes]]) -> list[bytes | None]:
+        stalls = self._random.random() < self.stalls
+        await asyncio.sleep(self._random.uniform(0, 8) if stalls else self._random.expovariate(1 / 0.0005))
+        return await super().get_many(wanted)
+
+
 class ChainRing:
     """Hosts with chains on them."""
 
@@ -127,6 +139,8 @@ class ChainRing:
         self.register = AtomicHost(self.world.host(), settings)
         self.spaces: dict[Address, Keyspace] = {}
         self.lives: dict[Address, bytes] = {}
+        self.lives_are_kept = False
+        """For a mutant: a node that lost its disk comes back under its old life."""
         self.failures: list[BaseException] = []
 
     @property
@@ -151,7 +165,7 @@ class ChainRing:
         register = AtomicRegister(self.register, host.transport, host.clock)
         space = Keyspace(
             resident,
-            MemoryStore(host.disk, host.random),
+            SlowStore(host.disk, host.random),
             host.transport,
             self.settings,
             host.random,
@@ -193,7 +207,8 @@ class ChainRing:
     def wipe(self, host: Host) -> None:
         """The disk of a host that is off was replaced: what starts there is another life."""
         host.disk.wipe()
-        del self.lives[host.address]
+        if not self.lives_are_kept:
+            del self.lives[host.address]
 
     def is_settled(self) -> bool:
         """Every arc is where the ring wants it, and every member of every chain follows."""

@@ -1,0 +1,117 @@
+"""Mutants of the protocol: each takes one thing away that safety rests on. Only tests make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from node.chain import change
+from node.chain.chains import Chains
+from node.chain.change import Changer
+from node.chain.keyspace import Keyspace
+from node.chain.messages import NEVER, Logged, Read, ReplicaState, Stored, Version
+from node.chain.mirror import Destination
+from node.chain.replica import Replica
+from node.chain.replicas import Replicas
+from node.chain.ring_map import Entry, Life, RingMap
+from node.codec import unpack
+from node.errors import Moved, NotServing
+from node.identifiers import Arc, Identifier
+from node.simulation.linearizability import Finding
+from node.simulation.loop import run
+
+
+async def _read_checking_first(self: Chains, question: Read) -> tuple[Stored | None, ...]:
+    names = tuple((Identifier.of_key(key), key) for key in question.keys)
+    replica = self._holding(names)
+    self._check_answers(replica, replica.is_tail)
+    bodies = await replica.store.get_many(list(names))
+    return tuple(unpack(Stored, body) if body is not None else None for body in bodies)
+
+
+_seal = Changer._seal
+
+
+async def _silent_ones_stay(self: Changer, ring: RingMap, entry: Entry) -> dict[Life, Version]:
+    full = await _seal(self, ring, entry)
+    return full | {life: NEVER for life in entry.chain if life not in full}
+
+
+_exactly = Replicas._exactly
+
+
+async def _empty_if_lost(self: Replicas, arc: Arc) -> Replica:
+    try:
+        return await _exactly(self, arc)
+    except Moved:
+        (made,) = await self._become(self.within(arc), [ReplicaState(arc, 0, (), 0, NEVER)])
+        return made
+
+
+async def _not_put(self: Destination, records: Any) -> None:
+    return None
+
+
+async def _prepared_unsealed(self: Replicas, arc: Arc, epoch: int, position: Version, logged: Any) -> None:
+    async with self._one_step:
+        await self._become(self.within(arc), [ReplicaState(arc, 0, (), 0, position)], None, logged)
+
+
+def _any_epoch(self: Chains, arc: Arc, epoch: int, sender: bytes) -> Replica:
+    replica = self.replicas.of(arc)
+    if replica is None or replica.gone or not replica.state.chain:
+        raise NotServing("nothing of it here")
+    return replica
+
+
+def _shortest_first(version: Version) -> Version:
+    return version
+
+
+def _nothing_remembered(self: Replica, operation: Any) -> Logged | None:
+    return None
+
+
+async def _nobody_is_told(self: Changer, chart: Any, concerned: Any) -> None:
+    return None
+
+
+MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
+    "no lease check": [(Keyspace, "may_answer", lambda self: True)],
+    "lease checked before the read": [(Chains, "read", _read_checking_first)],
+    "no seal": [
+        (Replica, "follows", property(lambda self: not self.gone and self.life in self.state.chain)),
+        (Changer, "tell", _nobody_is_told),
+    ],
+    "survivors not all sealed": [(Changer, "_seal", _silent_ones_stay)],
+    "store id ignored": [(Replicas, "_exactly", _empty_if_lost)],
+    "no session table": [(Replica, "remembers", _nothing_remembered)],
+    "no copy to a newcomer": [(Destination, "_put", _not_put)],
+    "newcomer not sealed": [(Replicas, "prepare", _prepared_unsealed)],
+    "no epoch check on a link": [(Chains, "_following", _any_epoch)],
+    "survivors out of chain order": [(change, "_backwards", _shortest_first)],
+    "what a newer map says is not heeded": [(Replicas, "supersede", lambda self, ring: None)],
+}
+
+
+@contextmanager
+def mutant(name: str) -> Iterator[None]:
+    """The protocol without one of its parts."""
+    with ExitStack() as stack:
+        for owner, attribute, replacement in MUTANTS[name]:
+            stack.enter_context(patch.object(owner, attribute, replacement))
+        yield
+
+
+def first_seed_that_catches(name: str, scenario: Callable[[int], Any], seeds: range) -> int | None:
+    """The first seed in which clients of a mutant are told what no atomic store tells; nothing else counts."""
+    with mutant(name):
+        for seed in seeds:
+            try:
+                run(scenario(seed), seed=seed)
+            except AssertionError as error:
+                if str(error).startswith((Finding.NOT_LINEARIZABLE, Finding.VERSIONS_DO_NOT_GROW)):
+                    return seed
+    return None

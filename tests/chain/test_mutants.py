@@ -1,0 +1,99 @@
+"""The simulation finds what it is for: each part of the protocol, taken away, gives a history that is not linearizable.
+
+Where chance would need very many seeds, the schedule is aimed: at newcomers, at slow disks, at late messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+
+from node.simulation.faults import CALM, LOSSY, Faults
+from node.simulation.seeds import seeds
+from tests.chain import chaos as schedules
+from tests.chain.chaos import Clients, assert_linearizable, chaos
+from tests.chain.mutants import MUTANTS, first_seed_that_catches
+from tests.chain.rig import SETTINGS, ChainRing, SlowStore
+from tests.simulation.rings import until
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What makes a mutant's mistake likely; `within` seeds it is found."""
+
+    within: int
+    faults: Faults = LOSSY
+    stalls: float = 0.0
+    lives_are_kept: bool = False
+    newcomers: bool = False
+
+
+AIMS = {
+    "no lease check": Aim(20),
+    "survivors not all sealed": Aim(40),
+    "no session table": Aim(20),
+    "no copy to a newcomer": Aim(20),
+    "survivors out of chain order": Aim(20),
+    "no seal": Aim(20, CALM, newcomers=True),
+    "store id ignored": Aim(400, lives_are_kept=True),
+    "no epoch check on a link": Aim(400),
+    "what a newer map says is not heeded": Aim(400),
+    "lease checked before the read": Aim(1000, stalls=0.05),
+    "newcomer not sealed": Aim(4000, replace(LOSSY, duplicate=0.1, slow=0.1, slow_by=8.0)),
+}
+QUICK = [name for name, aim in AIMS.items() if aim.within <= 40]
+
+
+def test_every_mutant_is_aimed_at() -> None:
+    assert set(AIMS) == set(MUTANTS)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Mutants complain a lot."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def assert_caught(name: str, aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(seed: int) -> None:
+        settings = replace(SETTINGS, lease=8.0, settle_period=1.0) if aim.newcomers else SETTINGS
+        ring = ChainRing(seed, aim.faults, settings)
+        ring.lives_are_kept = aim.lives_are_kept
+        hosts = await ring.of(5)
+        await until(ring.is_settled, 60, "settled")
+        clients = Clients(ring, seed, 12 if aim.newcomers else 6)
+        if aim.newcomers:
+            for _ in range(6):
+                await asyncio.sleep(ring.random.uniform(0, 15))
+                if ring.is_settled():
+                    victim = ring.random.choice(hosts)
+                    ring.crash(victim)
+                    ring.wipe(victim)
+                    await ring.start(victim)
+        else:
+            await chaos(ring, hosts, 6)
+        await clients.stop()
+        assert_linearizable(clients)
+
+    monkeypatch.setattr(SlowStore, "stalls", aim.stalls)
+    if aim.newcomers:
+        monkeypatch.setattr(schedules, "KEYS", 1)
+    caught = first_seed_that_catches(name, scenario, seeds(aim.within))
+    assert caught is not None, f"{name}: not caught within {aim.within} seeds"
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_caught(name, AIMS[name], monkeypatch)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", [name for name in AIMS if name not in QUICK])
+def test_a_rare_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_caught(name, AIMS[name], monkeypatch)
