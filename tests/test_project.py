@@ -16,13 +16,14 @@ MAY_IMPORT = {
     "cli": {"client", "remote", "replication", "chord", "store"},
     "client": {"remote", "replication", "chord", "store"},
     "remote": {"replication", "chord", "store"},
-    "replication": {"chain", "chord", "store"},
-    "chain": {"store"},
+    "replication": {"chain", "chord", "register", "store"},
+    "chain": {"register", "store"},
+    "register": {"store"},
     "chord": set(),
     "store": set(),
-    "simulation": {"replication", "chain", "chord", "store"},
+    "simulation": {"replication", "chain", "register", "chord", "store"},
 }
-PURE = ("chain", "chord", "replication")
+PURE = ("chain", "chord", "register", "replication")
 FORBIDDEN_WHEN_PURE = {"rpyc", "rocksdict", "lmdb", "socket", "time", "datetime", "threading", "subprocess", "uvloop"}
 
 

@@ -3,60 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from node.chain.messages import News
 from node.chain.ring_map import RingMap
 from node.codec import pack, unpack
-
-log = logging.getLogger(__name__)
-
-
-class Reading(Protocol):
-    """What a register held: the map, packed, after `revision` changes."""
-
-    @property
-    def revision(self) -> int: ...
-
-    @property
-    def value(self) -> bytes: ...
+from node.register.messages import Keeper, Record
 
 
 class Register(Protocol):
-    """Where the map is. Both are linearizable; both raise NoQuorum, OutcomeUnknown."""
+    """Where the map is. Everything but `learn` raises NoQuorum; what changes it raises OutcomeUnknown too."""
 
-    async def read(self) -> Reading:
-        """What it holds now."""
+    async def read(self) -> Record:
+        """What it holds now, linearizably."""
         ...
 
-    async def compare_and_set(self, revision: int, value: bytes, drops: tuple[bytes, ...] = ()) -> Reading:
+    async def compare_and_set(self, revision: int, value: bytes, drops: tuple[bytes, ...] = ()) -> Record:
         """Change it, if it is still at `revision`, and no lease of the nodes in `drops` runs any more.
 
         Raises Conflict if it is not at that revision any more.
         """
         ...
 
+    async def lease(self, life: bytes, revision: int) -> float | None:
+        """Until when, by the clock of this node, it may answer as the map of this revision says; None if there is a
+        newer one."""
+        ...
+
+    async def replace(self, wanted: tuple[Keeper, ...]) -> Record:
+        """Have other nodes keep it."""
+        ...
+
+    def learn(self, record: Record) -> None:
+        """Something committed that came from elsewhere."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A committed map and its revision."""
+    """A committed map, and the record it came in."""
 
-    revision: int
+    record: Record
     ring: RingMap
-
-    @property
-    def news(self) -> News:
-        """As it is told to others."""
-        return News(self.revision, pack(self.ring))
 
 
 class Cartography:
     """The latest map known here. `adopt` is awaited with every newer one, before it counts as known."""
 
-    def __init__(self, register: Register, adopt: Callable[[RingMap], Awaitable[None]]) -> None:
+    def __init__(self, register: Register, adopt: Callable[[Chart], Awaitable[None]]) -> None:
         self._register = register
         self._adopt = adopt
         self._one = asyncio.Lock()
@@ -70,16 +65,16 @@ class Cartography:
     @property
     def revision(self) -> int:
         """Of that map; 0 before anything is known."""
-        return self.chart.revision if self.chart is not None else 0
+        return self.chart.record.revision if self.chart is not None else 0
 
-    async def learn(self, news: News) -> None:
+    async def learn(self, record: Record) -> None:
         """Take a committed map, if it is newer."""
         async with self._one:
-            if news.revision <= self.revision:
-                return
-            chart = Chart(news.revision, unpack(RingMap, news.map))
-            await self._adopt(chart.ring)
-            self.chart = chart
+            if record.revision > self.revision:
+                chart = Chart(record, unpack(RingMap, record.value))
+                await self._adopt(chart)
+                self.chart = chart
+                self._register.learn(record)
 
     async def current(self) -> Chart:
         """The map as it is now. Raises NoQuorum, OutcomeUnknown."""
@@ -87,9 +82,13 @@ class Cartography:
 
     async def replace(self, chart: Chart, by: RingMap, drops: tuple[bytes, ...] = ()) -> Chart:
         """Change the map, if it still is as in the chart. Raises Conflict, NoQuorum, OutcomeUnknown."""
-        return await self._learned(await self._register.compare_and_set(chart.revision, pack(by), drops))
+        return await self._learned(await self._register.compare_and_set(chart.record.revision, pack(by), drops))
 
-    async def _learned(self, reading: Reading) -> Chart:
-        await self.learn(News(reading.revision, reading.value))
+    async def replace_keepers(self, wanted: tuple[Keeper, ...]) -> None:
+        """Have other nodes keep the map. Raises NoQuorum, OutcomeUnknown."""
+        await self._learned(await self._register.replace(wanted))
+
+    async def _learned(self, record: Record) -> Chart:
+        await self.learn(record)
         assert self.chart is not None
         return self.chart

@@ -139,11 +139,10 @@ class Changer:
     async def tell(self, chart: Chart, concerned: set[Life]) -> None:
         """Bring the map to the nodes that it concerns most; all others learn it with their next lease."""
         others = (r for r in chart.ring.residents if r.life in concerned and r.life != self._life)
-        news = chart.news
 
         async def told(resident: Resident) -> None:
             try:
-                await NEWS.ask(self._transport, resident.address, news, deadline=self._settings.probe)
+                await NEWS.ask(self._transport, resident.address, chart.record, deadline=self._settings.probe)
             except RingError as error:
                 log.debug("%s was not told of the map: %s", resident.address, error)
 

@@ -7,42 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from random import Random
-from typing import Protocol
 
 from node.chain import messages as m
-from node.chain.cartography import Cartography, Register
+from node.chain.cartography import Cartography, Chart, Register
 from node.chain.chains import Chains
 from node.chain.change import Changer
 from node.chain.links import Links
 from node.chain.mirror import Source
 from node.chain.pulse import Pulse
 from node.chain.replicas import Replicas
-from node.chain.ring_map import Life, Policy, Resident, RingMap
+from node.chain.ring_map import Life, Resident, RingMap
 from node.chain.router import Router
 from node.chain.tending import Tending
-from node.codec import Address
+from node.codec import Address, pack, unpack
 from node.errors import Conflict, Moved, RingError
 from node.identifiers import Identifier
+from node.register.messages import Record
 from node.settings import Settings
-from node.store.interface import Store
+from node.store.interface import Batch, Store
 from node.tasks import Tasks
 from node.transport import Switchboard, Transport
 
 log = logging.getLogger(__name__)
 
+MAP = "map"
 OPERATIONS = 600.0
 """Seconds after which an operation is not tried again any more and may be forgotten."""
-
-
-class Lessor(Protocol):
-    """Who grants leases: the register's keepers."""
-
-    async def lease(self, life: bytes, revision: int) -> float | None:
-        """Until when, by the asker's clock, it may answer as the map of this revision says; None if there is a newer
-        one. Raises NoQuorum."""
-        ...
 
 
 class Keyspace:
@@ -58,14 +50,14 @@ class Keyspace:
         clock: Callable[[], float],
         tasks: Tasks,
         register: Register,
-        lessor: Lessor,
     ) -> None:
         self.resident = resident
         self.settings = settings
         self._clock = clock
         self._tasks = tasks
         self._transport = transport
-        self._lessor = lessor
+        self._register = register
+        self._store = store
         self._lease_until = float("-inf")
         self._lease_wanted = asyncio.Event()
         self._seats: tuple[Identifier, ...] = ()
@@ -109,17 +101,24 @@ class Keyspace:
     async def load(self) -> None:
         """Take up what the store left."""
         await self.replicas.load()
+        for replica in self.replicas:
+            self._links.follow(replica)
+        known = await self.known_record(self._store)
+        if known is not None:
+            await self.cartography.learn(known)
 
-    async def found(self, policy: Policy, seats: Iterable[Identifier]) -> RingMap:
-        """The map of a ring that begins with this node, which holds everything; to be put into a register."""
-        ring = RingMap.founded(policy, self.resident, seats)
-        await self.replicas.found(ring.entries[0])
-        return ring
+    @staticmethod
+    async def known_record(store: Store) -> Record | None:
+        """The last ring map that was known in the store, packed, and who kept it; None in a new one."""
+        note = await store.read_note(MAP)
+        return unpack(Record, note) if note is not None else None
+
+    async def found(self, ring: RingMap) -> None:
+        """Hold all of a ring that begins with this node."""
+        self._links.follow(await self.replicas.found(ring.entries[0]))
 
     def begin(self) -> None:
         """Begin all rounds."""
-        for replica in self.replicas:
-            self._links.follow(replica)
         for rounds in (self._keep_lease(), self._keep_seated(), self.tending.keep(), self._keep_short()):
             self._tasks.spawn(rounds)
 
@@ -163,8 +162,12 @@ class Keyspace:
 
     # -- the map and the lease ---------------------------------------------------------------------------------------
 
-    async def _adopt(self, ring: RingMap) -> None:
+    async def _adopt(self, chart: Chart) -> None:
+        ring = chart.ring
         self.replicas.supersede(ring)
+        batch = Batch()
+        batch.note(MAP, pack(chart.record))
+        await self._store.commit(batch)
         for entry in ring.of(self.resident.life):
             try:
                 replica = await self.replicas.adopt(entry)
@@ -193,7 +196,7 @@ class Keyspace:
 
     async def _renew(self) -> None:
         try:
-            until = await self._lessor.lease(self.resident.life, self.cartography.revision)
+            until = await self._register.lease(self.resident.life, self.cartography.revision)
             if until is None:
                 await self.cartography.current()
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from node.chain.ring_map import Entry, Life
 from node.codec import Message
 from node.identifiers import Arc, Identifier
+from node.register.messages import Record
 from node.store.interface import Cursor
 from node.transport import Method
 
@@ -177,13 +178,6 @@ class Changes(Message, frozen=True):
     log: tuple[Logged, ...]
 
 
-class News(Message, frozen=True):
-    """A committed ring map."""
-
-    revision: int
-    map: bytes
-
-
 class Digest(Message, frozen=True):
     """A fingerprint of a replica's records of an arc, and how far its content goes."""
 
@@ -200,8 +194,7 @@ SEAL: Method[Seal, Sealed] = Method("chain.seal", Seal, Sealed)
 BEGIN: Method[BeginMirror, bytes] = Method("chain.mirror", BeginMirror, bytes)
 PULL: Method[Pull, Pulled] = Method("chain.pull", Pull, Pulled)
 DELTA: Method[Delta, Changes] = Method("chain.delta", Delta, Changes)
-NEWS: Method[News, None] = Method("chain.news", News, type(None))
-NEWER: Method[int, News | None] = Method("chain.newer", int, News | None)  # type: ignore[arg-type]
+NEWS: Method[Record, None] = Method("chain.news", Record, type(None))
 DIGEST: Method[Arc, Digest] = Method("chain.digest", Arc, Digest)
 COUNT: Method[Arc, int] = Method("chain.count", Arc, int)
 ALIVE: Method[None, Life] = Method("chain.alive", type(None), Life)

@@ -68,10 +68,12 @@ class Replicas:
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
-    async def found(self, entry: Entry) -> None:
+    async def found(self, entry: Entry) -> Replica:
         """Be the first replica of an arc, empty."""
         async with self._one_step:
-            await self._become([], [ReplicaState(entry.arc, entry.epoch, entry.chain, 0, (entry.epoch, 0))])
+            state = ReplicaState(entry.arc, entry.epoch, entry.chain, 0, (entry.epoch, 0))
+            (replica,) = await self._become([], [state])
+            return replica
 
     async def seal(self, arc: Arc, epoch: int) -> Sealed:
         """Take nothing of epochs up to `epoch` any more in this arc, durably. How far the content of it goes.

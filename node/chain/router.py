@@ -133,7 +133,7 @@ class Router:
         resident = ring.resident(life)
         if resident is None:
             raise NotServing("the ring map is changing: try again")
-        patience = min(max(left, 0.001), 1.5 * self._settings.call)
+        patience = min(max(left, 0.001), self._settings.call if method is WRITE else self._settings.probe)
         return await method.ask(self._transport, resident.address, question, deadline=patience)
 
     async def _read_map(self, left: float) -> RingError | None:

@@ -22,6 +22,7 @@ from node.chain.replicas import Replicas
 from node.chain.ring_map import Entry, Life, RingMap
 from node.errors import Conflict, RingError
 from node.identifiers import Arc
+from node.register.messages import Keeper
 from node.settings import Settings
 from node.tasks import Tasks
 from node.transport import Transport
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 
 COPIES = 2
 """Arcs that a node copies at a time."""
+
+
+KEEPERS = ((5, 5), (3, 3), (0, 1))
+"""From how many nodes on how many of them keep the map."""
 
 
 class Step(Protocol):
@@ -88,10 +93,14 @@ class Tending:
             if self._life not in entry.chain and self._life in ring.wanted(entry.arc):
                 self._enter(ring, entry)
         await self._retire(ring)
+        await self._tend_keepers(ring)
 
     def _neighbourhood(self, ring: RingMap) -> set[Life]:
         """The nodes this one has to do with: those it shares arcs with, and those whose members come before its own."""
         near = {life for entry in ring.of(self._life) for life in entry.chain}
+        if self._cartography.chart is not None:
+            keepers = {keeper.life for keeper in self._cartography.chart.record.configuration.keepers}
+            near |= keepers if self._life in keepers else set()
         lives = [seat.life for seat in ring.seats]
         for at, life in enumerate(lives):
             if life == self._life:
@@ -175,6 +184,33 @@ class Tending:
                 copying = any(arc.intersect(replica.arc) for arc in self._copying)
                 if over and self._life not in entry.chain and not copying:
                     await self._attempt(self._replicas.retire(entry.arc))
+
+    async def _tend_keepers(self, ring: RingMap) -> None:
+        """Have live nodes of the ring keep the map, as many as it takes; the first live keeper sees to it."""
+        chart = self._cartography.chart
+        if chart is None:
+            return
+        now = chart.record.configuration
+        known = [keeper.life for keeper in now.keepers if ring.resident(keeper.life) is not None]
+        alive = [life for life in known if self._pulse.seems_alive(life)]
+        wanted = self._wanted_keepers(ring, now.keepers)
+        if alive[:1] == [self._life] and wanted and (now.following or set(wanted) != set(now.keepers)):
+            await self._attempt(self._cartography.replace_keepers(wanted))
+
+    def _wanted_keepers(self, ring: RingMap, now: tuple[Keeper, ...]) -> tuple[Keeper, ...]:
+        """Those there are, as far as they have a member in the ring, and further nodes that seem alive; in zones of
+        their own as far as possible. One that is silent is replaced once the ring does without it."""
+        seated = {seat.life: None for seat in ring.seats}
+        there = [keeper.life for keeper in now if keeper.life in seated]
+        others = [life for life in seated if life not in there and self._pulse.seems_alive(life)]
+        residents = {resident.life: resident for resident in ring.residents}
+        count = next(keepers for nodes, keepers in KEEPERS if len(seated) >= nodes)
+        chosen = there[:count]
+        while len(chosen) < count and others:
+            zones = [residents[life].zone for life in chosen]
+            chosen.append(min(others, key=lambda life: zones.count(residents[life].zone)))
+            others.remove(chosen[-1])
+        return tuple(Keeper(life, residents[life].address) for life in chosen)
 
     async def _evict(self, ring: RingMap) -> None:
         """Take a node that has long been silent out of the ring, if this one comes right after one of its members."""

@@ -1,0 +1,1 @@
+"""One compare-and-set register on a few nodes, its keepers, and the leases they grant."""
