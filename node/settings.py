@@ -40,10 +40,11 @@ class Settings:
     """Deadline of a whole look-up."""
 
     # -- who answers for an arc --
-    lease: float = 4.0
-    """How long a node may answer for its arcs after its successor last agreed; longer than finding a dead successor."""
-    lease_margin: float = 0.5
-    """Extra wait before a dead node's arc is taken over, for clocks that run at different speeds."""
+    lease: float = 1.6
+    """How long a keeper of the ring map lets a node answer for its replicas. What a dead node answered for comes back
+    when its lease has run out."""
+    lease_margin: float = 0.3
+    """How much shorter the node itself takes its lease to be, for clocks that run at different speeds."""
     evict: float = 10.0
     """How long a node must have been silent before the ring does without it and others take its replicas over."""
     settle_period: float = 0.25

@@ -2,8 +2,6 @@
 
     write   the head orders it; it is acknowledged when the tail, and so every member, has it on its disk
     read    the tail reads the value, *then* checks that its lease holds and that it is not sealed, then answers
-    refuse  what the head answers without a command (a conflict, nothing to delete) is a read: everything ordered before
-            must be stable, and the lease must hold
 
 A member takes commands of its own epoch, from the member before it, in order; nothing after it was sealed.
 """
@@ -16,7 +14,6 @@ from collections.abc import Callable
 
 from node.chain.links import Links
 from node.chain.messages import (
-    NEVER,
     Append,
     Change,
     Command,
@@ -26,6 +23,7 @@ from node.chain.messages import (
     Linked,
     Logged,
     Name,
+    Outcome,
     Read,
     Seal,
     Sealed,
@@ -37,7 +35,7 @@ from node.chain.messages import (
 from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.codec import pack, unpack
-from node.errors import Moved, NotServing, OutcomeUnknown, VersionConflict
+from node.errors import Moved, NotServing, OutcomeUnknown
 from node.identifiers import Arc, Identifier
 from node.settings import Settings
 from node.store.interface import Cursor
@@ -88,7 +86,7 @@ class Chains:
     async def write(self, question: Write) -> Written:
         """Order edits of keys of one arc and bring them down the chain.
 
-        Raises Moved, NotServing, Overloaded, StoreFull, VersionConflict; OutcomeUnknown if it was ordered and the rest
+        Raises Moved, NotServing, Overloaded, StoreFull; OutcomeUnknown if it was ordered and the rest
         of the chain did not confirm it in time.
         """
         names = tuple((Identifier.of_key(edit.key), edit.key) for edit in question.edits)
@@ -100,54 +98,47 @@ class Chains:
         known = replica.remembers(question.operation)
         if known is not None and known.operation is not None and known.operation.number >= question.operation.number:
             return await self._answer_again(replica, known, question)
-        conflict = _conflict(question.edits, names, existing)
-        gone = tuple(name[0] for name, edit in edits if edit.value is None and existing.get(name))
-        if conflict is not None or (len(asked) == len(names) and _changes_nothing(question.edits, names, existing)):
-            await self._observed(replica)
-            if conflict is not None:
-                raise conflict
-            return Written(NEVER, ())
         replica.check_room()
-        command = self._command(replica, question, names, gone)
-        durable = replica.take((command,))
-        await durable
-        return await self._stable(replica, command.version, gone)
+        command = self._command(replica, question, edits, existing)
+        await replica.take((command,))
+        return await self._stable(replica, command.version, command.outcome)
 
+    @staticmethod
     def _command(
-        self, replica: Replica, question: Write, names: tuple[Name, ...], gone: tuple[Identifier, ...]
+        replica: Replica, question: Write, edits: tuple[tuple[Name, Edit], ...], existing: dict[Name, Stored | None]
     ) -> Command:
+        """A write as it is ordered. One that comes to nothing is ordered too: if an attempt of it that was late came to
+        something later on, its client would have been told wrong."""
         version = replica.next_version()
+        conflict = _conflict(edits, existing)
+        if conflict is not None:
+            return Command(version, question.operation, (), Outcome(conflict=conflict))
+        gone = tuple(name[0] for name, edit in edits if edit.value is None and existing[name] is not None)
         changes = tuple(
             Change(position, key, None if edit.value is None else pack(Stored(version, edit.value)))
-            for (position, key), edit in zip(names, question.edits, strict=True)
+            for (position, key), edit in edits
+            if edit.value is not None or position in gone
         )
-        return Command(version, question.operation, changes, gone)
+        return Command(version, question.operation, changes, Outcome(gone))
 
     async def _answer_again(self, replica: Replica, known: Logged, question: Write) -> Written:
         """An operation that is tried again gets the answer it had, once it is stable."""
         assert known.operation is not None
         if known.operation.number > question.operation.number:
             raise OutcomeUnknown("a later operation of this client took its place: what became of it is not known")
-        written = await self._stable(replica, known.version, known.gone)
+        written = await self._stable(replica, known.version, known.outcome)
         if replica.remembers(question.operation) is not known:
             raise OutcomeUnknown("the disk was full at the first attempt, or a later operation took its place")
         return written
 
-    async def _stable(self, replica: Replica, version: Version, gone: tuple[Identifier, ...]) -> Written:
+    async def _stable(self, replica: Replica, version: Version, outcome: Outcome) -> Written:
         unknown = OutcomeUnknown("the rest of the chain did not confirm the write in time: try again")
         async with self._patience(unknown):
             try:
                 await replica.reached(lambda: replica.stable >= version)
             except NotServing:
                 raise unknown from None
-        return Written(version, gone)
-
-    async def _observed(self, replica: Replica) -> None:
-        """What was seen at the head counts once everything ordered before is stable and the head still is the head."""
-        ordered = replica.ordered
-        async with self._patience(NotServing(f"the chain of {replica.arc} is slow: try again")):
-            await replica.reached(lambda: replica.stable >= ordered)
-        self._check_answers(replica, replica.is_head)
+        return Written(version, outcome)
 
     def _patience(self, otherwise: Exception) -> _Patience:
         return _Patience(self._settings.call, otherwise)
@@ -238,18 +229,13 @@ class _Patience:
 
 
 def _conflict(
-    edits: tuple[Edit, ...], names: tuple[Name, ...], existing: dict[Name, Stored | None]
-) -> VersionConflict | None:
-    """The first condition that does not hold."""
-    for edit, name in zip(edits, names, strict=True):
+    edits: tuple[tuple[Name, Edit], ...], existing: dict[Name, Stored | None]
+) -> tuple[bytes, Version | None] | None:
+    """The first key that has not the version expected, and the one it has."""
+    for name, edit in edits:
         if edit.conditional:
             stored = existing[name]
             version = stored.version if stored is not None else None
             if version != edit.expected:
-                return VersionConflict(f"{edit.key[:40]!r} has version {version}, not {edit.expected}", version)
+                return edit.key, version
     return None
-
-
-def _changes_nothing(edits: tuple[Edit, ...], names: tuple[Name, ...], existing: dict[Name, Stored | None]) -> bool:
-    """Whether all of them are deletes of what is not there."""
-    return all(edit.value is None and existing[name] is None for edit, name in zip(edits, names, strict=True))

@@ -50,11 +50,19 @@ class Write(Message, frozen=True):
     edits: tuple[Edit, ...]
 
 
+class Outcome(Message, frozen=True):
+    """What a write came to when it was ordered: which of the keys it deletes were there; or that it did nothing, since a
+    key had another version than expected."""
+
+    gone: tuple[Identifier, ...] = ()
+    conflict: tuple[bytes, Version | None] | None = None
+
+
 class Written(Message, frozen=True):
-    """What became of a write: its version, and which of the keys it deleted were there."""
+    """What became of a write, and the version it got."""
 
     version: Version
-    gone: tuple[Identifier, ...]
+    outcome: Outcome
 
 
 class Read(Message, frozen=True):
@@ -77,7 +85,7 @@ class Command(Message, frozen=True):
     version: Version
     operation: Operation | None
     changes: tuple[Change, ...]
-    gone: tuple[Identifier, ...]
+    outcome: Outcome
 
 
 class Logged(Message, frozen=True):
@@ -86,7 +94,7 @@ class Logged(Message, frozen=True):
     version: Version
     operation: Operation | None
     names: tuple[Name, ...]
-    gone: tuple[Identifier, ...]
+    outcome: Outcome
     at: float
     """When it was stored here, by the clock of this host: operations are forgotten by it."""
 

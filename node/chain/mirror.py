@@ -142,7 +142,7 @@ class Source:
 def _for_copy(logged: Logged, stable: Version) -> Logged:
     """What a newcomer needs of a log: of what is stable only the operations."""
     names = logged.names if logged.version > stable else ()
-    return Logged(logged.version, logged.operation, names, logged.gone, logged.at)
+    return Logged(logged.version, logged.operation, names, logged.outcome, logged.at)
 
 
 class Destination:

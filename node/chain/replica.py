@@ -243,7 +243,7 @@ class Replica:
         self._notify()
 
     def _logged(self, command: Command) -> Logged:
-        return Logged(command.version, command.operation, _names(command), command.gone, self._clock())
+        return Logged(command.version, command.operation, _names(command), command.outcome, self._clock())
 
     def _refuse(self) -> None:
         """The disk is full: nothing ordered since has happened."""
@@ -358,7 +358,7 @@ def _names(command: Command) -> tuple[Name, ...]:
 def _command(logged: Logged, bodies: Mapping[Name, bytes | None]) -> Command:
     """A command as its records show it."""
     changes = tuple(Change(position, key, bodies[position, key]) for position, key in logged.names)
-    return Command(logged.version, logged.operation, changes, logged.gone)
+    return Command(logged.version, logged.operation, changes, logged.outcome)
 
 
 def _size(command: Command) -> int:

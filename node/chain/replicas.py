@@ -125,7 +125,7 @@ class Replicas:
         """The copy of an arc, frozen in `epoch`, is complete and durable: be a sealed replica of it, durably."""
         async with self._one_step:
             now = self._clock()
-            mine = [Logged(each.version, each.operation, each.names, each.gone, now) for each in logged]
+            mine = [Logged(each.version, each.operation, each.names, each.outcome, now) for each in logged]
             await self._become(self.within(arc), [ReplicaState(arc, 0, (), epoch, position)], None, mine)
 
     async def retire(self, arc: Arc) -> None:
@@ -211,7 +211,7 @@ class Replicas:
 def _within(logged: Iterable[Logged], arc: Arc) -> dict[int, Logged]:
     """A log as a part of its arc needs it: every operation may be tried again in any part."""
     clipped = ((each, tuple(name for name in each.names if name[0] in arc)) for each in logged)
-    return {n: Logged(e.version, e.operation, names, e.gone, e.at) for n, (e, names) in enumerate(clipped)}
+    return {n: Logged(e.version, e.operation, names, e.outcome, e.at) for n, (e, names) in enumerate(clipped)}
 
 
 def _state_name(uid: int) -> str:

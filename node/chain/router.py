@@ -26,6 +26,7 @@ from node.errors import (
     StoreFull,
     Unavailable,
     Unreachable,
+    VersionConflict,
 )
 from node.identifiers import Identifier
 from node.settings import Settings
@@ -69,16 +70,20 @@ class Router:
 
     async def delete(self, key: bytes) -> bool:
         """Remove a key; whether it was there. Raises as `put` does."""
-        return bool((await self._write(Edit(key, None))).gone)
+        return bool((await self._write(Edit(key, None))).outcome.gone)
 
     async def _write(self, edit: Edit) -> Written:
         slot = self._free.pop() if self._free else self._new_slot()
         self._numbers[slot] += 1
         try:
             question = Write(Operation(self._client, slot, self._numbers[slot]), (edit,))
-            return await self._operate(edit.key, WRITE, question, lambda entry: entry.head, self._chains.write)
+            written = await self._operate(edit.key, WRITE, question, lambda entry: entry.head, self._chains.write)
         finally:
             self._free.append(slot)
+        if written.outcome.conflict is not None:
+            _, found = written.outcome.conflict
+            raise VersionConflict(f"{edit.key[:40]!r} has version {found}, not {edit.expected}", found)
+        return written
 
     def _new_slot(self) -> int:
         self._numbers.append(0)

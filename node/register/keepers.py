@@ -73,6 +73,8 @@ class Keepers:
         self._proposer = life + random.randbytes(4)
         self._round = 0
         self._one = asyncio.Lock()
+        self._silent: set[Keeper] = set()
+        """Keepers that did not answer when they were last asked."""
         self.record = record
 
     def learn(self, record: Record) -> None:
@@ -134,7 +136,12 @@ class Keepers:
                 return record
 
     async def _propose(self, change: Callable[[Record], Record], name: bytes = b"") -> Record:
-        """Ballot after ballot until the change of the record is chosen. `name` is the name of the change."""
+        """Have a change of the record chosen. `name` is the name of the change."""
+        async with self._one:  # ballots of one node do not outbid each other
+            return await self._bid(change, name)
+
+    async def _bid(self, change: Callable[[Record], Record], name: bytes) -> Record:
+        """Ballot after ballot until it is."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.operation
         sent = False
@@ -232,22 +239,27 @@ class Keepers:
             try:
                 deadline = self._settings.call
                 answers[keeper] = await method.ask(self._transport, keeper.address, question, deadline=deadline)
+                self._silent.discard(keeper)
             except RingError as error:
+                self._silent.add(keeper)
                 log.debug("keeper %s: %s", keeper.address, error)
 
-        waiting = {asyncio.ensure_future(ask(keeper, question)) for keeper, question in questions.items()}
-        enough_at: float | None = None
+        waiting = {asyncio.ensure_future(ask(keeper, question)): keeper for keeper, question in questions.items()}
+        until: float | None = None
         try:
             while waiting:
-                if enough_at is None and all(_is_majority(g, (*have, *answers)) for g in groups):
-                    enough_at = loop.time()
-                patience = None if enough_at is None else max(0.0, enough_at + self._settings.probe / 8 - loop.time())
-                done, waiting = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                if not done:
+                if until is None and all(_is_majority(g, (*have, *answers)) for g in groups):
+                    until = loop.time() + self._settings.probe / 8
+                if until is not None and (loop.time() >= until or set(waiting.values()) <= self._silent):
                     break
+                patience = None if until is None else until - loop.time()
+                done, _ = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    del waiting[task]
         finally:
-            for task in waiting:
+            for task, keeper in waiting.items():
                 task.cancel()
+                self._silent.add(keeper)
         return dict(answers)
 
     def _check_ballots(self, higher: list[Ballot]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from random import Random
 
 from node.chain.cartography import Chart
@@ -23,7 +22,7 @@ from node.store.memory import MemoryStore
 from node.tasks import Tasks
 from node.transport import Switchboard
 
-SETTINGS = replace(Settings.profile("local"), lease=2.0)
+SETTINGS = Settings.profile("local")
 
 
 class SlowStore(MemoryStore):
