@@ -195,6 +195,7 @@ class Chains:
         replica = self.replicas.of(arc)
         if replica is None:
             raise Moved(f"{arc} is not held here", None)
+        await replica.at_rest()
         position = replica.position
         snapshot = await self.replicas.store.snapshot()
         fingerprint, records = hashlib.blake2b(digest_size=16), 0

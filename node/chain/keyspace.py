@@ -22,8 +22,8 @@ from node.chain.ring_map import Life, Resident, RingMap
 from node.chain.router import Router
 from node.chain.tending import Tending
 from node.codec import Address, pack, unpack
-from node.errors import Conflict, Moved, RingError
-from node.identifiers import Identifier
+from node.errors import Conflict, Moved, NotServing, RingError
+from node.identifiers import Arc, Identifier
 from node.register.messages import Record
 from node.settings import Settings
 from node.store.interface import Batch, Store
@@ -147,18 +147,40 @@ class Keyspace:
                 except RingError as error:
                     log.info("not in the ring map: %s; trying again", error)
 
-    async def part(self) -> None:
-        """Ask to be let go of."""
+    async def part(self) -> bool:
+        """Have other nodes take over all that this one holds and keeps; True once they have, False if there is nobody
+        who would. Raises NoQuorum, OutcomeUnknown."""
         self._seats = ()
+        me = self.resident.life
         while True:
             chart = await self.cartography.current()
-            if not chart.ring.seats_of(self.resident.life):
-                return
-            try:
-                parted = await self.cartography.replace(chart, chart.ring.parted(self.resident.life))
-                await self.changer.tell(parted, {resident.life for resident in parted.ring.residents})
-            except Conflict:
-                await asyncio.sleep(self.settings.backoff)
+            if not any(seat.life != me for seat in chart.ring.seats):
+                return False
+            if chart.ring.seats_of(me):
+                try:
+                    chart = await self.cartography.replace(chart, chart.ring.parted(me))
+                    await self.changer.tell(chart, {resident.life for resident in chart.ring.residents})
+                except Conflict:
+                    continue
+            keepers = {k.life for group in chart.record.configuration.groups for k in group}
+            if me not in keepers and chart.ring.resident(me) is None:
+                return True
+            await asyncio.sleep(self.settings.backoff)
+
+    async def count(self, arc: Arc) -> int:
+        """How many keys there are in an arc of the ring. Raises NotServing, and what asking the tails raises."""
+        ring = self.cartography.ring
+        if ring is None:
+            raise NotServing("this node does not know the ring map yet: try again")
+
+        async def counted(part: Arc, tail: Life) -> int:
+            address = self.address_of(tail)
+            if tail == self.resident.life or address is None:
+                return await self.chains.count(part)
+            return await m.COUNT.ask(self._transport, address, part, deadline=self.settings.operation)
+
+        parts = [(part, entry.tail) for entry in ring.within(arc) for part in arc.intersect(entry.arc)]
+        return sum(await asyncio.gather(*(counted(part, tail) for part, tail in parts)))
 
     # -- the map and the lease ---------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ class Write(Message, frozen=True):
 
 
 class Outcome(Message, frozen=True):
-    """What a write came to when it was ordered: which of the keys it deletes were there; or that it did nothing, since a
+    """What a write came to when it was ordered: which of the keys it deletes were there; or that it did nothing, as a
     key had another version than expected."""
 
     gone: tuple[Identifier, ...] = ()

@@ -51,6 +51,17 @@ from node.settings import PROFILES, Settings
     help="This data directory is the last of its ring: do not wait for the other members it knew.",
 )
 @click.option(
+    "--replicas",
+    type=click.IntRange(1, 16),
+    metavar="K",
+    help="On how many nodes each key lives. Belongs to the ring: said by its first node. [3]",
+)
+@click.option(
+    "--zone",
+    metavar="NAME",
+    help="What this node may fail together with; replicas are kept in different zones. [its address without the port]",
+)
+@click.option(
     "--insecure",
     is_flag=True,
     help="Listen on an address other machines can reach, though nothing is encrypted or checked yet.",
@@ -77,6 +88,8 @@ def command(
     members: int,
     identifier: Identifier | None,
     alone: bool,
+    replicas: int | None,
+    zone: str | None,
     insecure: bool,
     profile: str,
     log_level: str,
@@ -108,6 +121,8 @@ def command(
         id=identifier,
         first=first,
         alone=alone,
+        replicas=replicas,
+        zone=zone,
         insecure=insecure,
     )
     code: int = run_loop(lambda: serve(options, Settings.profile(profile)))

@@ -46,6 +46,9 @@ INSPECTIONS = 3
 RETRIES = 2
 """How often too few answers are put down to lost messages."""
 
+NOTHING = Record(0, b"", b"", Configuration(()))
+"""What is known before anything is."""
+
 Groups = tuple[tuple[Keeper, ...], ...]
 
 
@@ -97,7 +100,7 @@ class Keepers:
         """The record that a majority has accepted in one ballot, None if there is none such at this moment."""
         found: dict[Keeper, Promise] = {}
         groups = self.record.configuration.groups
-        for _ in range(INSPECTIONS):
+        for _ in range(INSPECTIONS if groups[0] else 0):
             asked = {keeper: keeper.life for group in groups for keeper in group if keeper not in found}
             found |= await self._ask_all(INSPECT, asked, groups, found)
             highest = max(found.values(), key=lambda promise: promise.ballot, default=None)
@@ -137,6 +140,8 @@ class Keepers:
 
     async def _propose(self, change: Callable[[Record], Record], name: bytes = b"") -> Record:
         """Have a change of the record chosen. `name` is the name of the change."""
+        if not self.record.configuration.keepers:
+            raise NoQuorum("this node does not know yet who keeps the ring map: try again")
         async with self._one:  # ballots of one node do not outbid each other
             return await self._bid(change, name)
 

@@ -39,6 +39,8 @@ class NodeOptions:
     id: Identifier | None = None
     first: Address | None = None
     alone: bool = False
+    replicas: int | None = None
+    zone: str | None = None
     insecure: bool = False
     durability: Literal["fsync", "os"] = "fsync"
 
@@ -90,7 +92,9 @@ class Node:
         address = Address(advertised.host, self._listener.port)
         self._node = await RingNode.open(address, self._store, self._pool, settings, random.Random(), _clock)
         self._listener.serve(RingService(self._node))
-        await self._node.start(StartOptions(options.members, options.id, first, options.alone))
+        await self._node.start(
+            StartOptions(options.members, options.id, first, options.alone, options.zone, options.replicas)
+        )
 
     async def stopped(self) -> None:
         """Returns never; raises what ended the node from inside."""

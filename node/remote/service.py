@@ -10,13 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from node.chain.messages import Version
+from node.chain.router import Router
+from node.chain.verify import verify
 from node.chord import messages as chord
 from node.chord.fingers import FingerTable
 from node.codec import Address
 from node.errors import BadValue, RingError, Unavailable
 from node.identifiers import BITS, Arc, Identifier
 from node.remote.pool import answer
-from node.replication import messages as data
 from node.replication.node import RingNode
 from node.values import key_of, pack_value, unpack_value
 
@@ -31,22 +33,58 @@ class RingService:
 
     # -- keys and values -----------------------------------------------------------------------------------------
 
-    async def exposed_put(self, key: Any, value: Any) -> data.Version:
+    async def exposed_put(self, key: Any, value: Any) -> Version:
         """Store a value under a key; the version it got, two integers that grow with every write of the key.
 
-        Raises BadValue, Unavailable, StoreFull, and OutcomeUnknown if it may or may not have been written.
+        Raises BadValue, NoQuorum, Unavailable, StoreFull, and OutcomeUnknown if it may or may not have been written.
         """
         settings = self._node.settings
-        return await self._node.router.put(key_of(key, settings), pack_value(value, settings))
+        return await self._router.put(key_of(key, settings), pack_value(value, settings))
+
+    async def exposed_put_if(self, key: Any, value: Any, version: Any) -> Version:
+        """Store it only if the key has this version, None: only if it is absent; the new version.
+
+        Raises VersionConflict if it has another one, and as `put` does.
+        """
+        settings = self._node.settings
+        return await self._router.put_if(key_of(key, settings), pack_value(value, settings), _version(version))
 
     async def exposed_get(self, key: Any) -> Any:
         """The value of a key, None if it has none. A list comes as a tuple, a dict as a tuple of pairs."""
-        stored = await self._node.router.get(key_of(key, self._node.settings))
-        return None if stored is None or stored.value is None else _plain(unpack_value(stored.value))
+        stored = await self._router.get(key_of(key, self._node.settings))
+        return None if stored is None else _plain(unpack_value(stored.value))
+
+    async def exposed_get_versioned(self, key: Any) -> Any:
+        """(value, version) of a key, None if it has none."""
+        stored = await self._router.get(key_of(key, self._node.settings))
+        return None if stored is None else (_plain(unpack_value(stored.value)), stored.version)
 
     async def exposed_delete(self, key: Any) -> bool:
         """Remove a key; True if it was there."""
-        return await self._node.router.delete(key_of(key, self._node.settings))
+        return await self._router.delete(key_of(key, self._node.settings))
+
+    async def exposed_replicas(self, key: Any) -> tuple[tuple[str, int, str], ...]:
+        """((ip, port, role), ...) of the nodes that hold a key, the head first and the tail last."""
+        ring = (await self._node.keyspace.cartography.current()).ring
+        chain = ring.at(Identifier.of_key(key_of(key, self._node.settings))).chain
+        roles = ["only"] if len(chain) == 1 else ["head", *["middle"] * (len(chain) - 2), "tail"]
+        residents = [(ring.resident(life), role) for life, role in zip(chain, roles, strict=True)]
+        return tuple((r.address.host, r.address.port, role) for r, role in residents if r is not None)
+
+    async def exposed_verify(self) -> tuple[tuple[str, str, int, tuple[tuple[str, int], ...], str], ...]:
+        """((start, end, keys, ((ip, port), ...), problem), ...) of every arc, its replicas compared by a digest of all
+        they hold; `problem` is empty where they are whole and agree."""
+        node = self._node
+        ring = (await node.keyspace.cartography.current()).ring
+        found = await verify(ring, node.neighbours.transport, node.settings)
+        return tuple(
+            (v.arc.start.hex, v.arc.end.hex, v.keys, tuple((a.host, a.port) for a in v.replicas), v.problem)
+            for v in found
+        )
+
+    @property
+    def _router(self) -> Router:
+        return self._node.keyspace.router
 
     # -- the ring ------------------------------------------------------------------------------------------------
 
@@ -79,10 +117,7 @@ class RingService:
         if attribute == "max":
             return len(views) - 1
         if attribute == "keys":
-            arc = Arc(views[number - 1].me.id, me.id)
-            return await data.COUNT.ask(
-                self._node.neighbours.transport, me.address, arc, deadline=self._node.settings.operation
-            )
+            return await self._node.keyspace.count(Arc(views[number - 1].me.id, me.id))
         report = await self._node.neighbours.ask(chord.REPORT, me, chord.ToMember(me.id))
         return ATTRIBUTES[attribute](report)
 
@@ -131,6 +166,14 @@ def _port(value: Any) -> int:
     if type(value) is not int or not 0 < value < 65536:
         raise BadValue(f"a port is an integer from 1 to 65535, not {value!r}")
     return value
+
+
+def _version(value: Any) -> Version | None:
+    if value is None:
+        return None
+    if type(value) is tuple and len(value) == 2 and all(type(part) is int for part in value):
+        return value
+    raise BadValue(f"a version is two integers as put returns them, or None, not {value!r}")
 
 
 def _plain(value: Any) -> Any:

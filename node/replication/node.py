@@ -1,4 +1,4 @@
-"""A node of the ring without its wire: members, holder, router, and how they come up and go.
+"""A node of the ring without its wire: members on the ring, replicas in chains, and how the two come up and go.
 
 The same object runs over RPyC on real hosts and over virtual time in simulation; it is given its address, a store, a
 transport, a seeded Random and a clock that counts suspended time.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import TypeVar
 
+from node.chain.keyspace import MAP, Keyspace
+from node.chain.replicas import STATES
+from node.chain.ring_map import Policy, Resident, RingMap
 from node.chord.household import Household, soon
 from node.chord.member import Member
 from node.codec import Address, Contact, Message, pack, unpack
@@ -26,13 +28,11 @@ from node.errors import (
     WrongRing,
 )
 from node.identifiers import BITS, Arc, Identifier
+from node.register.acceptor import NOTE as KEEPER
+from node.register.acceptor import Acceptor
+from node.register.keepers import NOTHING, Keepers
+from node.register.messages import Configuration, Keeper, Record
 from node.replication import messages as data
-from node.replication.handover import Destination, Source
-from node.replication.holder import Holder
-from node.replication.holdings import Holdings, Piece
-from node.replication.leases import Leases
-from node.replication.router import Router
-from node.replication.settle import Settlement
 from node.settings import Settings
 from node.store.interface import Batch, Store
 from node.tasks import Tasks
@@ -40,11 +40,8 @@ from node.transport import Switchboard, Transport
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 IDENTITY = "identity"
 KNOWN = "known"
-REFUSALS = 4
-"""How often an address may turn out to be unreachable before coming up is given up."""
 EVERYTHING = Arc(Identifier(0), Identifier(0))
 
 
@@ -58,12 +55,16 @@ class Identity(Message, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """How a node comes up."""
+    """How a node comes up. What belongs to the ring may be said by its first node; None: as the ring has it."""
 
     members: int = 1
     id: Identifier | None = None
     first: Address | None = None
     alone: bool = False
+    zone: str | None = None
+    replicas: int | None = None
+    consistency: str | None = None
+    durability: str | None = None
 
 
 class RingNode:
@@ -77,28 +78,26 @@ class RingNode:
         settings: Settings,
         random: Random,
         clock: Callable[[], float],
-        holder: Holder,
     ) -> None:
         self.address = address
         self.settings = settings
         self.store = store
         self.random = random
+        self._transport = transport
+        self._clock = clock
         self.tasks = Tasks()
         self.household = Household(address, transport, settings, random, clock, self.tasks, self._ring_changed)
         self.residence = self.household.residence
         self.neighbours = self.household.neighbours
-        self.holder = holder
-        self.leases = Leases(self.residence, holder, clock)
-        source = Source(holder, settings, random)
-        destination = Destination(holder, transport, settings, address)
-        self.settlement = Settlement(self.residence, self.neighbours, holder, self.leases, source, destination)
-        self.router = Router(self.residence, holder, self.neighbours)
-        self.identity = Identity(b"", random.randbytes(16), ())
+        self.identity = Identity(b"", b"", ())
         self.serving = False
-        self._changed = asyncio.Event()
+        self.leaving = False
         self._persisted: frozenset[Contact] = frozenset()
         self.receive = Switchboard()
-        self._connect_handlers(source)
+        self.household.connect(self.receive)
+        self.receive.connect(data.HELLO, soon(lambda _: self._hello()))
+        self.receive.connect(data.ADOPT, self._adopted)
+        self.keyspace: Keyspace
 
     @classmethod
     async def open(
@@ -111,7 +110,24 @@ class RingNode:
         clock: Callable[[], float],
     ) -> RingNode:
         """A node on what its store left."""
-        return cls(address, store, transport, settings, random, clock, await Holder.load(store, settings, clock))
+        node = cls(address, store, transport, settings, random, clock)
+        note = await store.read_note(IDENTITY)
+        node.identity = unpack(Identity, note) if note else Identity(b"", random.randbytes(16), ())
+        await node._open_keyspace()
+        return node
+
+    async def _open_keyspace(self) -> None:
+        """The replicas and the acceptor of this life of the data directory."""
+        life = self.identity.node
+        self._acceptor = await Acceptor.load(self.store, life, self.settings, self._clock)
+        known = await Keyspace.known_record(self.store)
+        register = Keepers(self._transport, self.settings, self.random, self._clock, life, known or NOTHING)
+        resident = Resident(life, self.address, self.address.host)
+        arguments = (resident, self.store, self._transport, self.settings, self.random, self._clock)
+        self.keyspace = Keyspace(*arguments, self.tasks, register)
+        self.keyspace.connect(self.receive)
+        self._acceptor.connect(self.receive)
+        await self.keyspace.load()
 
     # -- coming up -----------------------------------------------------------------------------------------------
 
@@ -122,18 +138,22 @@ class RingNode:
         """
         if options.first == self.address:
             raise BadUsage(f"{options.first} is this node itself: give the address of another node of the ring")
-        note = await self.store.read_note(IDENTITY)
-        if note is None:
-            await self._start_new(options)
-        else:
-            self.identity = unpack(Identity, note)
+        if options.zone is not None:
+            self.keyspace.resident = Resident(self.identity.node, self.address, options.zone)
+        if self.identity.ring:
             self._check_ids(options)
             await self._start_again(options)
+        elif options.first is None:
+            await self._found(options)
+        else:
+            await self._join(options, options.first)
         self._begin_rounds()
-        await self._integrated()
+        await self._be_seated(patient=bool(self.identity.members))
+        await self._remember()
 
     def _begin_rounds(self) -> None:
-        for rounds in (self._keep_leases, self.settlement.keep_settled, self._keep_acquainted, self._keep_known):
+        self.keyspace.begin()
+        for rounds in (self._keep_acquainted, self._keep_known):
             self.tasks.spawn(rounds())
         self.serving = True
 
@@ -142,20 +162,38 @@ class RingNode:
             mine = ", ".join(member.hex for member in self.identity.members)
             raise BadUsage(f"this data directory has the id {mine}: leave --id out, or use another directory")
 
-    async def _start_new(self, options: StartOptions) -> None:
-        if options.first is None:
-            self._belong_to(self.random.randbytes(16))
-            self.household.found(options.id or Identifier(self.random.getrandbits(BITS)))
-            await self.holder.change(self._whole_ring)
-            through = self.residence.first.me
-        else:
-            hello = await self.household.insisting(partial(self._hello_of, options.first))
-            self._belong_to(hello.ring)
-            through = hello.members[0]
-            await self.household.join(through, options.id)
+    async def _found(self, options: StartOptions) -> None:
+        """Be a ring of one, which holds everything and keeps its map itself."""
+        self._belong_to(self.random.randbytes(16))
+        self.household.found(options.id or Identifier(self.random.getrandbits(BITS)))
+        policy = Policy(options.replicas or 3, options.consistency or "chain", options.durability or "fsync")
+        ring = RingMap.founded(policy, self.keyspace.resident, self.residence.members)
+        record = Record(1, b"", pack(ring), Configuration((Keeper(self.identity.node, self.address),)))
+        await self._acceptor.found(record)
+        await self.keyspace.found(ring)
+        await self.keyspace.cartography.learn(record)
+        await self._fill(self.residence.first.me, options)
+
+    async def _join(self, options: StartOptions, first: Address) -> None:
+        """Be part of the ring of another node."""
+        hello = await self.household.insisting(partial(self._hello_of, first))
+        self._belong_to(hello.ring)
+        await self._learn(hello.record, options)
+        await self.household.join(hello.members[0], options.id)
+        await self._fill(hello.members[0], options)
+
+    async def _learn(self, record: Record, options: StartOptions) -> None:
+        """Take the ring's map and what it says about the ring. Raises BadUsage if something else was asked for."""
+        policy = unpack(RingMap, record.value).policy
+        for name in ("replicas", "consistency", "durability"):
+            asked, there = getattr(options, name), getattr(policy, name)
+            if asked is not None and asked != there:
+                raise BadUsage(f"this ring has --{name} {there}, not {asked}: leave --{name} out")
+        await self.keyspace.cartography.learn(record)
+
+    async def _fill(self, through: Contact, options: StartOptions) -> None:
         while len(self.residence.members) < options.members:
             await self.household.join(through, None)
-        await self._remember()
 
     async def _start_again(self, options: StartOptions) -> None:
         """Rejoin: through a member that serves; or, if all of the ring is coming up again, together with the others."""
@@ -174,9 +212,7 @@ class RingNode:
             through = self.residence.first.me
         for each in ids:
             await self.household.join(through, each)
-        while len(self.residence.members) < options.members:
-            await self.household.join(through, None)
-        await self._remember()
+        await self._fill(through, options)
 
     async def _meet_again(self, addresses: list[Address], first: Address | None) -> Contact | None:
         """Someone of our ring who serves; None if this node is the one to begin, as the smallest of those coming up."""
@@ -213,37 +249,31 @@ class RingNode:
         self.neighbours.ring = ring
         self.identity = Identity(ring, self.identity.node, self.identity.members)
 
-    async def _integrated(self) -> None:
-        """Wait until the members are in their neighbours' lists and the node may answer for its arcs."""
-        try:
-            async with asyncio.timeout(self.settings.lookup):
-                while not self.holder.stands:
-                    self._changed.set()
-                    await asyncio.sleep(self.settings.backoff)
-        except TimeoutError:
-            log.warning("joined, but the successors do not confirm it yet")
+    async def _be_seated(self, *, patient: bool) -> None:
+        """Wait until the ring map has this node and it may answer. One that comes back does not wait for long: the
+        keepers of the map may be coming back after it."""
+        deadline = asyncio.get_running_loop().time() + (self.settings.call if patient else 2 * self.settings.operation)
+        while True:
+            try:
+                await self.keyspace.join(tuple(self.residence.members))
+                if self.keyspace.may_answer():
+                    return
+                failure: RingError = NotAMember("the keepers of the ring map grant no lease yet")
+            except (Definite, OutcomeUnknown) as error:
+                if isinstance(error, BadUsage):
+                    raise
+                failure = error
+            if asyncio.get_running_loop().time() > deadline:
+                if not patient:
+                    raise failure
+                log.warning("back in the ring, but not in its map yet: %s", failure)
+                return
+            await asyncio.sleep(self.settings.backoff)
 
     def _ring_changed(self, member: Member) -> None:
         """The pointers of a member of this node changed."""
-        self.settlement.wanted.set()
-        self._changed.set()
-
-    @staticmethod
-    def _whole_ring(holdings: Holdings) -> Holdings:
-        return Holdings((Piece(EVERYTHING, 1),), holdings.prepared, holdings.released)
 
     # -- rounds --------------------------------------------------------------------------------------------------
-
-    async def _keep_leases(self) -> None:
-        while True:
-            self._changed.clear()
-            await self.leases.renew(self.neighbours)
-            period = self.settings.lease / 4 if self.holder.stands else self.settings.backoff
-            try:
-                async with asyncio.timeout(period):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
 
     async def _keep_acquainted(self) -> None:
         """Look for members that vanished."""
@@ -256,9 +286,13 @@ class RingNode:
         while True:
             await asyncio.sleep(self.settings.stabilize_period)
             moved = await self.household.give_way()
-            self.router.learn(*(c for m in self.residence.members.values() for c in m.known()))
-            if moved or frozenset(self.household.acquaintances.known()) != self._persisted:
-                await self._attempt(self._remember())
+            try:
+                if moved:
+                    await self.keyspace.join(tuple(self.residence.members))
+                if moved or frozenset(self.household.acquaintances.known()) != self._persisted:
+                    await self._remember()
+            except RingError as error:
+                log.debug("%s; trying again later", error)
 
     async def _remember(self) -> None:
         known = self.household.acquaintances.known()
@@ -269,23 +303,18 @@ class RingNode:
         await self.store.commit(batch)
         self._persisted = frozenset(known)
 
-    async def _attempt(self, step: Awaitable[None]) -> None:
-        try:
-            await step
-        except RingError as error:
-            log.debug("%s; trying again later", error)
-
     # -- going ---------------------------------------------------------------------------------------------------
 
     async def leave(self) -> None:
-        """Hand everything over, say goodbye, stop. What nobody took stays in the store."""
+        """Have others take everything over, say goodbye, stop. What nobody took stays in the store."""
+        self.leaving = True
         if self.serving and not self.residence.is_alone():
             try:
                 async with asyncio.timeout(self.settings.leave):
-                    if not await self.settlement.hand_everything_over():
-                        log.info("nobody takes over: all other nodes leave too, or do not answer; the data stays here")
-            except TimeoutError:
-                log.warning("not everything was handed over within %s s: the rest stays here", self.settings.leave)
+                    if not await self.keyspace.part():
+                        log.info("nobody takes over: all other nodes leave too; the data stays here")
+            except (TimeoutError, RingError) as error:
+                log.warning("not everything was taken over, the rest stays here: %s", error or "it took too long")
             await self.household.say_goodbye()
         await self.stop()
 
@@ -294,7 +323,7 @@ class RingNode:
         self.serving = False
         await self.tasks.stop()
 
-    # -- the ring as a whole -------------------------------------------------------------------------------------
+    # -- bringing others in --------------------------------------------------------------------------------------
 
     async def admit(self, address: Address) -> Contact:
         """Bring the node at `address`, a ring of its own, into this ring right after this node's first member.
@@ -308,42 +337,55 @@ class RingNode:
             raise WrongRing(f"{address} is in another ring with other nodes: let it leave that one first")
         here = self.residence.first
         place = Arc(here.me.id, here.state.successor.id).middle()
-        adoption = data.Adoption(self.identity.ring, here.me, place)
-        await data.ADOPT.ask(self.neighbours.transport, address, adoption, deadline=2 * self.settings.lookup)
+        adoption = data.Adoption(self.identity.ring, here.me, place, self._record())
+        await data.ADOPT.ask(self._transport, address, adoption, deadline=4 * self.settings.lookup)
         return Contact(place, address)
 
+    def _record(self) -> Record:
+        chart = self.keyspace.cartography.chart
+        if chart is None:
+            raise NotAMember(f"{self.address} does not know the ring map yet: try again in a moment")
+        return chart.record
+
     async def _adopted(self, adoption: data.Adoption) -> None:
-        """Leave this ring of one and join another."""
-        if not self.serving or not self.residence.is_alone() or self.settlement.leaving:
-            raise WrongRing(f"{self.address} is not alone in its ring")
+        """Leave this ring of one and join another, as a new life of the data directory."""
         if adoption.ring == self.identity.ring:
             return
+        if not self.serving or not self.residence.is_alone() or self.leaving:
+            raise WrongRing(f"{self.address} is not alone in its ring")
         keys = await self.store.count(EVERYTHING)
         if keys:
             raise WrongRing(
                 f"{self.address} holds {keys} keys of its own ring: put them into this one, then start it anew"
             )
-        before, count = self.identity, len(self.residence.members)
+        options = StartOptions(members=len(self.residence.members), zone=self.keyspace.resident.zone)
         await self.stop()
-        self.residence.members.clear()
         try:
-            await self.holder.change(lambda holdings: Holdings())
+            await self._begin_anew()
             self._belong_to(adoption.ring)
+            await self._learn(adoption.record, options)
             await self.household.join(adoption.seed, adoption.id)
-            while len(self.residence.members) < count:
-                await self.household.join(adoption.seed, None)
-            await self._remember()
+            await self._fill(adoption.seed, options)
         except RingError:
-            self.residence.members.clear()
-            self._belong_to(before.ring)
-            self.household.found(before.members[0])
-            await self.holder.change(self._whole_ring)
+            await self._begin_anew()
+            await self._found(options)
             raise
         finally:
             self._begin_rounds()
-        await self._integrated()
+        await self._be_seated(patient=False)
+        await self._remember()
 
-    # -- who answers what ----------------------------------------------------------------------------------------
+    async def _begin_anew(self) -> None:
+        """Forget all of the ring this node was in."""
+        self.residence.members.clear()
+        self.identity = Identity(b"", self.random.randbytes(16), ())
+        batch = Batch()
+        for prefix in (STATES, "log/", MAP, KEEPER, IDENTITY, KNOWN):
+            batch.forget_all(prefix)
+        await self.store.commit(batch)
+        await self._open_keyspace()
+
+    # -- greetings -----------------------------------------------------------------------------------------------
 
     async def _hello_of(self, address: Address) -> data.Hello:
         """The greeting of a node that is in a ring. Raises NotAMember if it has not come up yet."""
@@ -361,22 +403,6 @@ class RingNode:
     def _hello(self) -> data.Hello:
         members = tuple(Contact(each, self.address) for each in self.residence.members or self.identity.members)
         alone = self.serving and self.residence.is_alone()
-        return data.Hello(self.identity.node, self.identity.ring, self.serving, members, alone)
-
-    def _connect_handlers(self, source: Source) -> None:
-        self.household.connect(self.receive)
-        connect = self.receive.connect
-        connect(data.GET, lambda q: self.holder.get(Identifier.of_key(q.key), q.key))
-        connect(data.PUT, lambda q: self.holder.put(Identifier.of_key(q.key), q.key, q.value))
-        connect(data.DELETE, lambda q: self.holder.delete(Identifier.of_key(q.key), q.key))
-        connect(data.COUNT, self.store.count)
-        connect(data.HELLO, soon(lambda _: self._hello()))
-        connect(data.ADOPT, self._adopted)
-        connect(data.LEASE, soon(self.leases.grant))
-        connect(data.HOLDS, soon(lambda arc: self.holder.holdings.within(arc)))
-        connect(data.OFFER, soon(self.settlement.offered))
-        connect(data.BEGIN, source.begin)
-        connect(data.PULL, source.pull)
-        connect(data.DELTA, source.delta)
-        connect(data.RELEASE, source.release)
-        connect(data.CONFIRM, source.confirm)
+        chart = self.keyspace.cartography.chart
+        record = chart.record if chart is not None else NOTHING
+        return data.Hello(self.identity.node, self.identity.ring, self.serving, members, alone, record)
