@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node import errors
+from node.chain.messages import Stored
+from node.chain.ring_map import Entry
 from node.chord.messages import View
 from node.codec import Address, Contact, Failure, error_of, failure_of, pack, unpack
 from node.errors import BadValue, Moved, RingError
 from node.identifiers import Arc, Identifier
-from node.replication.holdings import Holdings, Piece
-from node.replication.messages import Stored
 
 HERE = Contact(Identifier(2**159 + 7), Address("127.0.0.1", 18861))
 
@@ -24,8 +24,7 @@ HERE = Contact(Identifier(2**159 + 7), Address("127.0.0.1", 18861))
     [
         HERE,
         View(b"ring", HERE, None, (HERE, HERE)),
-        Holdings((Piece(Arc(Identifier(1), Identifier(2**160 - 1)), 3, (1, 2)),)),
-        Stored((1, 2), None),
+        Entry(Arc(Identifier(1), Identifier(2**160 - 1)), 3, (b"one", b"two")),
         Stored((1, 2), b"value"),
     ],
 )
@@ -35,7 +34,7 @@ def test_a_message_comes_back_equal(message: Any) -> None:
 
 @given(st.binary())
 def test_hostile_bytes_are_a_bad_value(payload: bytes) -> None:
-    for kind in (View, Contact, Holdings, Stored):
+    for kind in (View, Contact, Entry, Stored):
         try:
             unpack(kind, payload)
         except BadValue:

@@ -13,9 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 GROUND = {"identifiers", "errors", "settings", "codec", "values", "transport", "tasks"}
 MAY_IMPORT = {
-    "cli": {"client", "remote", "replication", "chord", "store"},
-    "client": {"remote", "replication", "chord", "store"},
-    "remote": {"replication", "chord", "store"},
+    "cli": {"chain", "register", "client", "remote", "replication", "chord", "store"},
+    "client": {"chain", "register", "remote", "replication", "chord", "store"},
+    "remote": {"chain", "register", "replication", "chord", "store"},
     "replication": {"chain", "chord", "register", "store"},
     "chain": {"register", "store"},
     "register": {"store"},

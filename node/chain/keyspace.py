@@ -123,7 +123,7 @@ class Keyspace:
             self._tasks.spawn(rounds)
 
     async def join(self, seats: tuple[Identifier, ...]) -> None:
-        """Be in the map with these members. Raises NoQuorum, BadUsage if another node has one of the ids."""
+        """Be in the map with these members. Raises NoQuorum, OutcomeUnknown."""
         self._seats = tuple(sorted(seats))
         while True:
             chart = await self.cartography.current()

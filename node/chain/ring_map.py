@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from node.codec import Address, Message
-from node.errors import BadUsage
 from node.identifiers import Arc, Identifier
 
 Life = bytes
@@ -167,14 +166,13 @@ class RingMap(Message, frozen=True, dict=True):
         return alone._with_entries((Entry(Arc(start, start), 1, (first.life,)),))
 
     def joined(self, newcomer: Resident, seats: Iterable[Identifier]) -> RingMap:
-        """A node with these members, new, or moved to another address, or with other members than before."""
+        """A node with these members, new, or moved to another address, or with other members than before. It takes the
+        seat of a member of the same id: Chord has found nobody there who lives."""
         residents = (*(each for each in self.residents if each.life != newcomer.life), newcomer)
-        kept = (seat for seat in self.seats if seat.life != newcomer.life)
-        mine = [Seat(each, newcomer.life) for each in seats]
-        taken = {seat.id for seat in self.seats if seat.life != newcomer.life}
-        if any(seat.id in taken for seat in mine):
-            raise BadUsage("another node of the ring has a member of this id")
-        return RingMap(self.policy, residents, _seated((*kept, *mine)), self.entries)
+        mine = tuple(Seat(each, newcomer.life) for each in seats)
+        taken = {seat.id for seat in mine}
+        kept = (seat for seat in self.seats if seat.life != newcomer.life and seat.id not in taken)
+        return RingMap(self.policy, residents, _seated((*kept, *mine)), self.entries)._tidied()
 
     def parted(self, life: Life) -> RingMap:
         """Without the members of a node: nothing is wanted of it any more. It stays known while a chain names it."""

@@ -178,6 +178,12 @@ class SimulatedRing(Ring):
         host.listen(node.receive)
         await node.start(StartOptions(members=members, first=first.address if first else None))
 
+    def is_whole(self) -> bool:
+        """Whether every arc is held by all the nodes that should hold it, as the latest map says."""
+        charts = [node.keyspace.cartography.chart for node in self.nodes.values()]
+        ring = max((chart for chart in charts if chart is not None), key=lambda chart: chart.record.revision).ring
+        return all(entry.chain == ring.wanted(entry.arc) and ring.cut(entry.arc) is None for entry in ring.entries)
+
     def node(self, host: Host) -> RingNode:
         """The node that runs on a host."""
         return self.nodes[host.address]
