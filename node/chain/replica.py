@@ -26,6 +26,9 @@ from node.identifiers import Arc
 from node.settings import MIB
 from node.store.interface import Batch, Store
 
+Slot = tuple[bytes, int]
+"""A client, and one of its slots."""
+
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 WINDOW = 4 * MIB
@@ -73,8 +76,8 @@ class Replica:
         """True once this object stands for nothing any more: split, merged or retired."""
         self._log = dict(log)
         self._numbers = count(max(self._log, default=0) + 1)
-        self._sessions = {_slot(each.operation): each for each in self._log.values() if each.operation}
-        self._answered = {_slot(each.operation): n for n, each in self._log.items() if each.operation}
+        self._answered = _last_of_each_slot(self._log)
+        self._sessions = {slot: self._log[n] for slot, n in self._answered.items()}
         self.position = max(state.base, *(each.version for each in self._log.values()), NEVER)
         self.ordered = self.position
         self.stable = NEVER
@@ -251,7 +254,7 @@ class Replica:
         for version in [v for v in self._under_way if v > self.position]:
             self._under_way_size -= _size(self._under_way.pop(version))
         self._latest = {}
-        self._sessions = {_slot(each.operation): each for each in self._log.values() if each.operation}
+        self._sessions = {slot: self._log[n] for slot, n in self._answered.items()}
         self.ordered = self.position
         self._notify()
 
@@ -347,8 +350,18 @@ def log_prefix(uid: int) -> str:
     return f"log/{uid:016x}/"
 
 
-def _slot(operation: Operation) -> tuple[bytes, int]:
+def _slot(operation: Operation) -> Slot:
     return operation.client, operation.slot
+
+
+def _last_of_each_slot(log: Mapping[int, Logged]) -> dict[Slot, int]:
+    """Where the last operation of each slot stands. In the log of a merged arc an older one may stand behind it."""
+    last: dict[Slot, tuple[int, int]] = {}
+    for n, logged in log.items():
+        if logged.operation is not None:
+            slot = _slot(logged.operation)
+            last[slot] = max(last.get(slot, (0, n)), (logged.operation.number, n))
+    return {slot: n for slot, (_, n) in last.items()}
 
 
 def _names(command: Command) -> tuple[Name, ...]:

@@ -1,0 +1,137 @@
+"""One replica on a simulated disk."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+
+from node.chain.messages import Change, Command, Logged, Operation, Outcome, ReplicaState, Stored
+from node.chain.replica import Replica, log_prefix
+from node.chain.replicas import Replicas
+from node.chain.ring_map import Entry
+from node.codec import pack
+from node.errors import StoreFull
+from node.identifiers import Arc, Identifier
+from node.simulation.loop import run
+from node.store.memory import MemoryDisk, MemoryStore
+
+ME, CLIENT = b"m" * 16, b"c" * 16
+WHOLE = Arc(Identifier(0), Identifier(0))
+
+
+def operation(number: int, slot: int = 0) -> Operation:
+    return Operation(CLIENT, slot, number)
+
+
+def command(version: tuple[int, int], number: int, key: bytes = b"k", slot: int = 0) -> Command:
+    change = Change(Identifier.of_key(key), key, pack(Stored(version, b"%d" % number)))
+    return Command(version, operation(number, slot), (change,), Outcome())
+
+
+async def replicas_on(disk: MemoryDisk) -> Replicas:
+    replicas = Replicas(MemoryStore(disk, Random(1)), asyncio.ensure_future, lambda: 0.0, ME)
+    await replicas.load()
+    return replicas
+
+
+async def alone(disk: MemoryDisk) -> tuple[Replicas, Replica]:
+    """A chain of one that holds everything."""
+    replicas = await replicas_on(disk)
+    return replicas, await replicas.found(Entry(WHOLE, 1, (ME,)))
+
+
+def test_of_two_operations_of_a_slot_the_later_one_is_remembered_wherever_it_stands() -> None:
+    """Arcs that are merged bring logs that do not follow each other."""
+
+    async def scenario() -> None:
+        log = {n: Logged((1, n), operation(number), (), Outcome(), 0.0) for n, number in ((1, 31), (2, 30))}
+        state = ReplicaState(WHOLE, 2, (ME,), 1, (2, 0))
+        store = MemoryStore(MemoryDisk(), Random(1))
+        replica = Replica(store, asyncio.ensure_future, lambda: 0.0, 1, ME, state, log)
+        assert replica.remembers(operation(31)) is log[1]
+
+    run(scenario())
+
+
+def test_what_was_acknowledged_is_there_after_a_restart_with_its_operation() -> None:
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        _, replica = await alone(disk)
+        await replica.take((command((1, 1), 5), command((1, 2), 6)))
+        disk.crash()
+        (again,) = await replicas_on(disk)
+        assert again.position == (1, 2)
+        remembered = again.remembers(operation(6))
+        assert remembered is not None and remembered.version == (1, 2)
+        assert [each.version for each in await again.commands_after((1, 0))] == [(1, 1), (1, 2)]
+
+    run(scenario())
+
+
+def test_a_log_does_not_grow_with_writes_that_are_stable() -> None:
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        _, replica = await alone(disk)
+        replica.make_stable(replica.position)
+        for n in range(1, 200):
+            await replica.take((command((1, n), n, b"k%d" % n, slot=n % 3),))
+        names = [name for name in disk.notes if name.startswith(log_prefix(replica.uid))]
+        assert len(names) < 10
+
+    run(scenario())
+
+
+def test_a_full_disk_refuses_all_that_was_ordered_and_the_replica_goes_on_where_it_was() -> None:
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        _, replica = await alone(disk)
+        await replica.take((command((1, 1), 1),))
+        disk.full = True
+        taken = [replica.take((command((1, n), n),)) for n in (2, 3)]
+        for each in taken:
+            with pytest.raises(StoreFull):
+                await each
+        assert replica.ordered == replica.position == (1, 1)
+        remembered = replica.remembers(operation(3))
+        assert remembered is not None and remembered.version == (1, 1)
+        disk.full = False
+        await replica.take((command((1, 2), 4),))
+        assert replica.position == (1, 2)
+
+    run(scenario())
+
+
+def test_a_sealed_replica_says_how_far_it_goes_once_that_is_on_its_disk() -> None:
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        replicas, replica = await alone(disk)
+        taken = replica.take((command((1, 1), 1),))
+        sealed = await replicas.seal(WHOLE, 1)
+        assert taken.done() and sealed.position == (1, 1) and not replica.follows
+        disk.crash()
+        (again,) = await replicas_on(disk)
+        assert again.state.sealed == 1 and not again.follows
+
+    run(scenario())
+
+
+def test_an_arc_that_is_split_and_merged_remembers_its_operations() -> None:
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        replicas, replica = await alone(disk)
+        await replica.take((command((1, 1), 1, b"a", slot=1), command((1, 2), 1, b"b", slot=2)))
+        await replicas.seal(WHOLE, 1)
+        one, other = Arc(Identifier(0), Identifier(2**159)), Arc(Identifier(2**159), Identifier(0))
+        halves = [await replicas.adopt(Entry(arc, 2, (ME,))) for arc in (one, other)]
+        assert all(half is not None and half.position == (1, 2) and half.remembers(operation(1, 2)) for half in halves)
+        for arc in (one, other):
+            await replicas.seal(arc, 2)
+        whole = await replicas.adopt(Entry(WHOLE, 3, (ME,)))
+        assert whole is not None and whole.position == (3, 0) and whole.follows
+        assert whole.remembers(operation(1, 1)) and whole.remembers(operation(1, 2))
+        (left,) = await replicas_on(disk)
+        assert left.state == whole.state
+
+    run(scenario())
