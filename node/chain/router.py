@@ -54,6 +54,8 @@ class Router:
         """The last number used in each slot."""
         self._free: list[int] = []
         self._reading: asyncio.Task[RingError | None] | None = None
+        self._blind: RingError | None = None
+        """Why the map could not be read the last time."""
 
     async def get(self, key: bytes) -> Stored | None:
         """The record of a key. Raises NoQuorum, Unavailable."""
@@ -149,14 +151,16 @@ class Router:
             async with asyncio.timeout(max(left, 0.001)):
                 return await asyncio.shield(self._reading)
         except TimeoutError:
-            return None
+            return self._blind
 
     async def _read(self) -> RingError | None:
         try:
             await self._cartography.current()
         except RingError as error:
-            return error
-        return None
+            self._blind = error
+        else:
+            self._blind = None
+        return self._blind
 
     def _given_up(
         self, attempts: int, failure: RingError, unknown: OutcomeUnknown | None, blind: RingError | None, writes: bool

@@ -89,27 +89,33 @@ class Keepers:
 
     async def read(self) -> Record:
         """The record as it is now, linearizably. Raises NoQuorum."""
-        for _ in range(INSPECTIONS):
-            record = await self._inspected()
-            if record is not None:
-                return self._learned(record)
+        for attempt in range(INSPECTIONS):
+            try:
+                record = await self._inspected()
+                if record is not None:
+                    return self._learned(record)
+            except NoQuorum:
+                if attempt:
+                    raise
             await asyncio.sleep(self._settings.backoff * self._random.random())
         return await self._propose(lambda record: record)
 
     async def _inspected(self) -> Record | None:
-        """The record that a majority has accepted in one ballot, None if there is none such at this moment."""
+        """The record that a majority has accepted in one ballot, None if there is none such at this moment. Raises
+        NoQuorum if no majority answers."""
         found: dict[Keeper, Promise] = {}
         groups = self.record.configuration.groups
         for _ in range(INSPECTIONS if groups[0] else 0):
             asked = {keeper: keeper.life for group in groups for keeper in group if keeper not in found}
             found |= await self._ask_all(INSPECT, asked, groups, found)
+            self._check_majorities(groups, found)
             highest = max(found.values(), key=lambda promise: promise.ballot, default=None)
             if highest is None or highest.record is None:
                 return None
             same = {keeper for keeper, promise in found.items() if promise.ballot == highest.ballot}
             theirs = highest.record.configuration.groups
             if all(_is_majority(group, same) for group in theirs):
-                return highest.record if all(_is_majority(group, found) for group in groups) else None
+                return highest.record
             if set(theirs) <= set(groups):
                 return None
             groups = theirs

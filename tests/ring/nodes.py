@@ -39,6 +39,11 @@ def eventually(condition: Callable[[], Any], within: float = PATIENCE, what: str
         time.sleep(0.05)
 
 
+def is_remote(error: BaseException, name: str) -> bool:
+    """Whether an error that a node raised is of this class, as a plain client sees it."""
+    return any(kind.__name__ == f"node.errors.{name}" for kind in type(error).__mro__)
+
+
 class NodeProcess:
     """One `python server.py ...`."""
 

@@ -14,7 +14,7 @@ import pytest
 import rpyc
 
 from node.simulation.linearizability import CONFLICT, History, check
-from tests.ring.nodes import NodeProcess, RingOfProcesses, eventually
+from tests.ring.nodes import NodeProcess, RingOfProcesses, eventually, is_remote
 
 KEYS = 20
 CLIENTS = 16
@@ -79,15 +79,14 @@ class Client(threading.Thread):
         return True
 
     def _failed(self, operation: Any, error: Exception) -> bool:
-        name = type(error).__name__ + str(type(error)) + str(error)
         with self.lock:
-            if "VersionConflict" in name:
+            if is_remote(error, "VersionConflict"):
                 self.history.ok(operation, CONFLICT)
-            elif any(definite in name for definite in ("Unavailable", "NoQuorum")):
+            elif is_remote(error, "Unavailable") or is_remote(error, "NoQuorum"):
                 self.history.failed(operation)
             else:
                 self.history.unknown(operation)
-                return "OutcomeUnknown" in name
+                return is_remote(error, "OutcomeUnknown")
         return True
 
 

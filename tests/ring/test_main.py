@@ -44,6 +44,7 @@ def started(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
         text=True,
         cwd=ROOT,
         env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.ring.nodes import NodeProcess, RingOfProcesses, eventually
+from tests.ring.nodes import NodeProcess, RingOfProcesses, eventually, is_remote
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
@@ -117,6 +117,22 @@ def hosts() -> Iterator[Hosts]:
         made.down()
 
 
+def answers_of(side: list[HostedNode]) -> str:
+    """What a side of a cut tells those who ask there: "works" if it takes a write, "NoQuorum" if it refuses to say what
+    a key holds. (A write on its way when the cut came is neither taken nor refused: its outcome is unknown.)
+    """
+    told = ""
+    for n in range(8):
+        try:
+            side[0].call("get", f"during {n}")
+            side[0].call("put", f"during {n}", n)
+        except Exception as error:
+            told = "NoQuorum" if is_remote(error, "NoQuorum") else told
+        else:
+            return "works"
+    return told
+
+
 @needs_namespaces
 def test_a_ring_cut_in_two_is_one_ring_again(hosts: Hosts, tmp_path: Path) -> None:
     ring = RingOfProcesses(tmp_path)
@@ -134,6 +150,10 @@ def test_a_ring_cut_in_two_is_one_ring_again(hosts: Hosts, tmp_path: Path) -> No
         hosts.cut(list(range(HOSTS // 2)), list(range(HOSTS // 2, HOSTS)))
         ring.agreed(len(one), list(one))
         ring.agreed(len(other), list(other))
+        told = [
+            eventually(lambda side=side: answers_of(side), what="a side that works or refuses") for side in (one, other)
+        ]
+        assert sorted(told) == ["NoQuorum", "works"], "the side with most keepers of the map goes on, the other refuses"
         hosts.heal()
         assert ring.agreed(HOSTS, within=10) == order
         for n in range(60):
