@@ -47,7 +47,7 @@ class Settings:
     """How much shorter the node itself takes its lease to be, for clocks that run at different speeds."""
     evict: float = 10.0
     """How long a node must have been silent before the ring does without it and others take its replicas over."""
-    settle_period: float = 0.25
+    settle_period: float = 0.5
     """Between two looks at which arcs should be fetched, given away or taken over."""
     freeze: float = 2.0
     """Longest time writes to an arc wait for the last step of its hand-over."""

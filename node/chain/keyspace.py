@@ -209,7 +209,7 @@ class Keyspace:
         while True:
             self._lease_wanted.clear()
             await self._renew()
-            period = self.settings.lease / 4 if self.may_answer() else self.settings.backoff
+            period = self.settings.lease / 3 if self.may_answer() else self.settings.backoff
             try:
                 async with asyncio.timeout(period):
                     await self._lease_wanted.wait()

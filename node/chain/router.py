@@ -117,7 +117,7 @@ class Router:
                 raise
             blind = await self._read_map(deadline - loop.time())
             attempt += 1
-            pause = self._settings.backoff * min(2**attempt, 16) * self._random.uniform(0.5, 1)
+            pause = self._settings.backoff * min(2**attempt, 4) * self._random.uniform(0.5, 1)
             if loop.time() + pause >= deadline:
                 raise self._given_up(attempt, failure, unknown, blind, method is WRITE)
             await asyncio.sleep(pause)

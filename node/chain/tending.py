@@ -96,15 +96,10 @@ class Tending:
         await self._tend_keepers(ring)
 
     def _neighbourhood(self, ring: RingMap) -> set[Life]:
-        """The nodes this one has to do with: those it shares arcs with, and those whose members come before its own."""
+        """The nodes this one has to do with: those it shares arcs with, and those right before its members."""
         near = {life for entry in ring.of(self._life) for life in entry.chain}
-        if self._cartography.chart is not None:
-            keepers = {keeper.life for keeper in self._cartography.chart.record.configuration.keepers}
-            near |= keepers if self._life in keepers else set()
         lives = [seat.life for seat in ring.seats]
-        for at, life in enumerate(lives):
-            if life == self._life:
-                near.update(lives[at - step] for step in range(1, min(len(lives), ring.policy.replicas + 2)))
+        near.update(lives[at - 1] for at, life in enumerate(lives) if life == self._life)
         return near
 
     # -- the chains it is in -----------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ class Keepers:
                 return self._learned(after)
             except (Outbid, NoQuorum) as error:
                 attempt += 1
-                pause = self._settings.backoff * self._random.uniform(0.2, 1) * min(2**attempt, 16)
+                pause = self._settings.backoff * self._random.uniform(0.2, 1) * min(2**attempt, 4)
                 if loop.time() + pause > deadline or (isinstance(error, NoQuorum) and attempt > RETRIES):
                     raise OutcomeUnknown(*error.args) if sent else NoQuorum(*error.args) from None
                 await asyncio.sleep(pause)
