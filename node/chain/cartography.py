@@ -31,8 +31,8 @@ class Register(Protocol):
         newer one."""
         ...
 
-    async def replace(self, wanted: tuple[Keeper, ...]) -> Record:
-        """Have other nodes keep it."""
+    async def replace(self, revision: int, wanted: tuple[Keeper, ...]) -> Record:
+        """Have other nodes keep it, if it is still at `revision`. Raises Conflict if it is not."""
         ...
 
     def learn(self, record: Record) -> None:
@@ -84,9 +84,9 @@ class Cartography:
         """Change the map, if it still is as in the chart. Raises Conflict, NoQuorum, OutcomeUnknown."""
         return await self._learned(await self._register.compare_and_set(chart.record.revision, pack(by), drops))
 
-    async def replace_keepers(self, wanted: tuple[Keeper, ...]) -> None:
-        """Have other nodes keep the map. Raises NoQuorum, OutcomeUnknown."""
-        await self._learned(await self._register.replace(wanted))
+    async def replace_keepers(self, chart: Chart, wanted: tuple[Keeper, ...]) -> None:
+        """Have other nodes keep the map, if it still is as in the chart. Raises Conflict, NoQuorum, OutcomeUnknown."""
+        await self._learned(await self._register.replace(chart.record.revision, wanted))
 
     async def _learned(self, record: Record) -> Chart:
         await self.learn(record)

@@ -22,7 +22,7 @@ from node.chain.ring_map import Life, Resident, RingMap
 from node.chain.router import Router
 from node.chain.tending import Tending
 from node.codec import Address, pack, unpack
-from node.errors import Conflict, Moved, NotServing, RingError
+from node.errors import Conflict, Moved, NotServing, OutcomeUnknown, RingError
 from node.identifiers import Arc, Identifier
 from node.register.messages import Record
 from node.settings import Settings
@@ -123,7 +123,7 @@ class Keyspace:
             self._tasks.spawn(rounds)
 
     async def join(self, seats: tuple[Identifier, ...]) -> None:
-        """Be in the map with these members. Raises NoQuorum, OutcomeUnknown."""
+        """Be in the map with these members. Raises NoQuorum."""
         self._seats = tuple(sorted(seats))
         while True:
             chart = await self.cartography.current()
@@ -133,7 +133,7 @@ class Keyspace:
             try:
                 joined = await self.cartography.replace(chart, ring.joined(self.resident, seats))
                 await self.changer.tell(joined, {resident.life for resident in joined.ring.residents})
-            except Conflict:
+            except (Conflict, OutcomeUnknown):
                 await asyncio.sleep(self.settings.backoff)
 
     async def _keep_seated(self) -> None:
@@ -149,7 +149,7 @@ class Keyspace:
 
     async def part(self) -> bool:
         """Have other nodes take over all that this one holds and keeps; True once they have, False if there is nobody
-        who would. Raises NoQuorum, OutcomeUnknown."""
+        who would. Raises NoQuorum."""
         self._seats = ()
         me = self.resident.life
         while True:
@@ -160,7 +160,7 @@ class Keyspace:
                 try:
                     chart = await self.cartography.replace(chart, chart.ring.parted(me))
                     await self.changer.tell(chart, {resident.life for resident in chart.ring.residents})
-                except Conflict:
+                except (Conflict, OutcomeUnknown):
                     continue
             keepers = {k.life for group in chart.record.configuration.groups for k in group}
             if me not in keepers and chart.ring.resident(me) is None:

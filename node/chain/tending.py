@@ -190,7 +190,7 @@ class Tending:
         alive = [life for life in known if self._pulse.seems_alive(life)]
         wanted = self._wanted_keepers(ring, now.keepers)
         if alive[:1] == [self._life] and wanted and (now.following or set(wanted) != set(now.keepers)):
-            await self._attempt(self._cartography.replace_keepers(wanted))
+            await self._attempt(self._cartography.replace_keepers(chart, wanted))
 
     def _wanted_keepers(self, ring: RingMap, now: tuple[Keeper, ...]) -> tuple[Keeper, ...]:
         """Those there are, as far as they have a member in the ring, and further nodes that seem alive; in zones of

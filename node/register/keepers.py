@@ -3,7 +3,7 @@
     read      if a majority accepted one and the same record, that is it: what is chosen later is chosen after the
               question. Otherwise *prepare*, and *accept* of what is found, disturbing others
     set       *prepare*, then *accept* of the changed record, by majorities
-    replace   keepers change one at a time, through a record in which majorities of the old and the new ones count
+    replace   keepers change through a record in which majorities of the old and of the new ones count
 
 What is found unfinished is finished first, as it is, drops and all, and only then changed: so every change is made of a
 record that is chosen. A proposer needs majorities of every configuration it meets in a ballot. A configuration of two
@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from functools import partial
 from random import Random
 
 from node.errors import Conflict, Definite, NoQuorum, OutcomeUnknown, RingError
@@ -128,21 +127,36 @@ class Keepers:
         """
 
         def changed(record: Record) -> Record:
-            if record.revision != revision:
-                raise Conflict(f"the ring map is at revision {record.revision}, not {revision}: read it again")
+            _check_revision(record, revision)
             return Record(revision + 1, name, value, record.configuration, drops)
 
         name = self._random.randbytes(16)
         return await self._propose(changed, name)
 
-    async def replace(self, wanted: tuple[Keeper, ...]) -> Record:
-        """Have `wanted` keep the register, in as many steps as it takes. Raises NoQuorum, OutcomeUnknown; whoever tries
-        again goes on from where this broke off."""
+    async def replace(self, revision: int, wanted: tuple[Keeper, ...]) -> Record:
+        """Have `wanted` keep the register, if it is still at `revision`: a node that has left since is not asked to.
+
+        Raises Conflict, NoQuorum, OutcomeUnknown; whoever tries again goes on from where this broke off.
+        """
         while True:
-            name = self._random.randbytes(16)
-            record = await self._propose(partial(_next_step, wanted=wanted, name=name), name)
-            if set(record.configuration.keepers) == set(wanted) and not record.configuration.following:
+            record = await self._step(revision, wanted)
+            if not record.configuration.following and set(record.configuration.keepers) == set(wanted):
                 return record
+            revision = record.revision
+
+    async def _step(self, revision: int, wanted: tuple[Keeper, ...]) -> Record:
+        """Begin a replacement, or end the one that is under way."""
+
+        def changed(record: Record) -> Record:
+            _check_revision(record, revision)
+            now = record.configuration
+            if not now.following and set(now.keepers) == set(wanted):
+                return record
+            step = Configuration(now.following) if now.following else Configuration(now.keepers, wanted)
+            return Record(revision + 1, name, record.value, step)
+
+        name = self._random.randbytes(16)
+        return await self._propose(changed, name)
 
     async def _propose(self, change: Callable[[Record], Record], name: bytes = b"") -> Record:
         """Have a change of the record chosen. `name` is the name of the change."""
@@ -311,22 +325,9 @@ class Keepers:
         raise AssertionError("not reached")
 
 
-def _next_step(record: Record, wanted: tuple[Keeper, ...], name: bytes) -> Record:
-    """One step from the configuration of a chosen record towards the one wanted; the record if it is that."""
-    now = record.configuration
-    if now.following:
-        return _configured(record, Configuration(now.following), name)
-    missing = [keeper for keeper in wanted if keeper not in now.keepers]
-    spare = [keeper for keeper in now.keepers if keeper not in wanted]
-    if not missing and not spare:
-        return record
-    add, remove = missing[:1], spare[:1] if len(now.keepers) >= len(wanted) or not missing else []
-    kept = tuple(keeper for keeper in now.keepers if keeper not in remove)
-    return _configured(record, Configuration(now.keepers, (*kept, *add)), name)
-
-
-def _configured(record: Record, configuration: Configuration, name: bytes) -> Record:
-    return Record(record.revision + 1, name, record.value, configuration)
+def _check_revision(record: Record, revision: int) -> None:
+    if record.revision != revision:
+        raise Conflict(f"the ring map is at revision {record.revision}, not {revision}: read it again")
 
 
 def _is_majority(group: tuple[Keeper, ...], have: Collection[Keeper]) -> bool:

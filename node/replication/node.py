@@ -22,6 +22,7 @@ from node.codec import Address, Contact, Message, pack, unpack
 from node.errors import (
     BadUsage,
     Definite,
+    NoQuorum,
     NotAMember,
     OutcomeUnknown,
     RingError,
@@ -311,12 +312,26 @@ class RingNode:
         if self.serving and not self.residence.is_alone():
             try:
                 async with asyncio.timeout(self.settings.leave):
-                    if not await self.keyspace.part():
-                        log.info("nobody takes over: all other nodes leave too; the data stays here")
-            except (TimeoutError, RingError) as error:
+                    await self._hand_over()
+            except (TimeoutError, NoQuorum) as error:
                 log.warning("not everything was taken over, the rest stays here: %s", error or "it took too long")
             await self.household.say_goodbye()
         await self.stop()
+
+    async def _hand_over(self) -> None:
+        """Have others take over all that is here, if any stay. Raises NoQuorum if most keepers are away for long."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.operation
+        while not self.residence.is_alone():
+            try:
+                if await self.keyspace.part():
+                    return
+                break
+            except NoQuorum:
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(self.settings.backoff)
+        log.info("nobody takes over: all other nodes leave too; the data stays here")
 
     async def stop(self) -> None:
         """End all rounds."""

@@ -133,10 +133,16 @@ async def trouble(nodes: Nodes, events: int) -> None:
             wanted = nodes.random.sample(nodes.hosts, nodes.random.choice([1, 3, 3]))
             changer = nodes.registers[nodes.random.choice(nodes.hosts).address]
             try:
-                await changer.replace(tuple(nodes.keeper(each) for each in wanted))
+                await kept_by(nodes, changer, wanted)
             except RingError:
                 continue
         await asyncio.sleep(nodes.random.uniform(0, 1))
+
+
+async def kept_by(nodes: Nodes, register: Keepers, hosts: list[Host]) -> Record:
+    """Have these hosts keep the register."""
+    record = await register.read()
+    return await register.replace(record.revision, tuple(nodes.keeper(host) for host in hosts))
 
 
 async def suffering(seed: int) -> None:
@@ -153,8 +159,7 @@ async def restless(seed: int) -> None:
     """Keepers that crash and are back at once, again and again, while messages are late."""
     nodes = Nodes(seed, faults=replace(LOSSY, slow=0.4, slow_by=0.5))
     await nodes.up()
-    wanted = tuple(nodes.keeper(host) for host in nodes.hosts[:3])
-    await persistently(lambda: nodes.registers[nodes.hosts[3].address].replace(wanted))
+    await persistently(lambda: kept_by(nodes, nodes.registers[nodes.hosts[3].address], nodes.hosts[:3]))
     clients = [asyncio.ensure_future(client(nodes, host, n, 12)) for n, host in enumerate(nodes.hosts[3:])]
     for _ in range(60):
         victim = nodes.random.choice(nodes.hosts[:3])
@@ -187,7 +192,7 @@ async def dropping(seed: int) -> None:
     await nodes.up()
     tail, others = nodes.hosts[4], nodes.hosts[:4]
     register = nodes.registers[others[0].address]
-    await persistently(lambda: register.replace(tuple(nodes.keeper(host) for host in others[:3])))
+    await persistently(lambda: kept_by(nodes, register, others[:3]))
     lease_until = 0.0
 
     async def answer() -> None:
@@ -229,7 +234,7 @@ async def around(nodes: Nodes, others: list[Host]) -> None:
         else:
             wanted = nodes.random.sample(others, 3)
             try:
-                await nodes.registers[others[3].address].replace(tuple(nodes.keeper(host) for host in wanted))
+                await kept_by(nodes, nodes.registers[others[3].address], wanted)
             except RingError:
                 continue
 
@@ -312,7 +317,7 @@ def test_a_minority_refuses_and_says_whom_to_start() -> None:
         nodes = Nodes(1, faults=CALM)
         await nodes.up()
         register = nodes.registers[nodes.hosts[4].address]
-        await register.replace(tuple(nodes.keeper(host) for host in nodes.hosts[:3]))
+        await kept_by(nodes, register, nodes.hosts[:3])
         for host in nodes.hosts[:2]:
             host.crash(power=True)
         with pytest.raises(NoQuorum, match=r"needs 2 of .*reached 10.0.0.3:18861: start 10.0.0.1:18861 10.0.0.2:18861"):
@@ -332,6 +337,8 @@ def test_a_set_of_an_older_revision_is_a_conflict() -> None:
         assert (await one.compare_and_set(record.revision, b"first")).revision == record.revision + 1
         with pytest.raises(Conflict):
             await other.compare_and_set(record.revision, b"second")
+        with pytest.raises(Conflict):  # whoever has left since is not made a keeper
+            await other.replace(record.revision, tuple(nodes.keeper(host) for host in nodes.hosts[:3]))
         assert (await other.read()).value == b"first"
 
     run(scenario())
@@ -344,7 +351,7 @@ def test_what_a_dead_proposer_left_is_finished_with_its_drops() -> None:
         nodes = Nodes(1, faults=CALM)
         await nodes.up()
         register = nodes.registers[nodes.hosts[3].address]
-        record = await register.replace(tuple(nodes.keeper(host) for host in nodes.hosts[:3]))
+        record = await kept_by(nodes, register, nodes.hosts[:3])
         await asyncio.sleep(2 * SETTINGS.lease)
         assert await register.lease(TAIL, record.revision) is not None
         left = Record(record.revision + 1, b"left", b"left", record.configuration, (TAIL,))
@@ -369,12 +376,12 @@ def test_replacing_keepers_survives_the_end_of_whoever_did_it() -> None:
         await nodes.up()
         wanted = tuple(nodes.keeper(host) for host in nodes.hosts[1:4])
         doing = nodes.hosts[4]
-        replacing = doing.spawn(nodes.registers[doing.address].replace(wanted))
+        replacing = doing.spawn(kept_by(nodes, nodes.registers[doing.address], nodes.hosts[1:4]))
         await asyncio.sleep(nodes.random.uniform(0, 0.2))
         doing.crash()
         replacing.cancel()
         other = nodes.registers[nodes.hosts[0].address]
-        record = await persistently(lambda: other.replace(wanted))
+        record = await persistently(lambda: kept_by(nodes, other, nodes.hosts[1:4]))
         assert set(record.configuration.keepers) == set(wanted) and not record.configuration.following
         nodes.hosts[0].crash()
         register = nodes.registers[nodes.hosts[1].address]
@@ -389,7 +396,7 @@ def test_an_unknown_outcome_is_said_to_be_unknown() -> None:
         nodes = Nodes(1, faults=CALM)
         await nodes.up()
         register = nodes.registers[nodes.hosts[3].address]
-        record = await register.replace(tuple(nodes.keeper(host) for host in nodes.hosts[:3]))
+        record = await kept_by(nodes, register, nodes.hosts[:3])
 
         async def never(self: Keepers, *arguments: Any) -> None:
             raise NoQuorum("lost")
