@@ -275,13 +275,11 @@ class Replica:
         while not condition():
             if self.gone:
                 raise NotServing(f"{self.arc} has changed hands: try again")
-            changed = self._changed
-            await changed.wait()
+            await self.changes()
 
-    async def changes(self) -> None:
-        """Wait for the next change of any kind."""
-        changed = self._changed
-        await changed.wait()
+    def changes(self) -> Coroutine[Any, Any, object]:
+        """Wait for the next change of any kind after this call, whenever the waiting begins."""
+        return self._changed.wait()
 
     def end(self) -> None:
         """It was split, merged or retired: who waits for it is told."""
@@ -295,8 +293,7 @@ class Replica:
     async def at_rest(self) -> None:
         """Wait until everything taken is durable or refused."""
         while self._writing or self._pending:
-            changed = self._changed
-            await changed.wait()
+            await self.changes()
 
     # -- what the rest of the chain lacks ------------------------------------------------------------------------------
 

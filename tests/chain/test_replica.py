@@ -83,6 +83,18 @@ def test_a_log_does_not_grow_with_writes_that_are_stable() -> None:
     run(scenario())
 
 
+def test_a_change_before_the_waiting_begins_is_not_missed() -> None:
+    """A link asks for the next change and waits for it in a task: a write that falls between the two is not stuck."""
+
+    async def scenario() -> None:
+        _, replica = await alone(MemoryDisk())
+        change = asyncio.ensure_future(replica.changes())
+        replica.make_stable((7, 1))
+        await asyncio.wait_for(change, 1)
+
+    run(scenario())
+
+
 def test_a_full_disk_refuses_all_that_was_ordered_and_the_replica_goes_on_where_it_was() -> None:
     async def scenario() -> None:
         disk = MemoryDisk()
