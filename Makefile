@@ -34,7 +34,7 @@ run: setup
 	$(BIN)/python main.py
 
 test: setup
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 3
 
 soak: setup
 	$(BIN)/python -m pytest -q -m soak --timeout 7200

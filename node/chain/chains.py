@@ -163,10 +163,9 @@ class Chains:
         new = tuple(command for command in question.commands if command.version > replica.ordered)
         if new:
             await replica.take(new)
-        last = question.commands[-1].version
         async with self._patience(NotServing(f"{replica.arc}: the rest of the chain is slow")):
-            await replica.reached(lambda: replica.stable >= last or not replica.follows)
-        if replica.stable < last:
+            await replica.reached(lambda: replica.stable >= question.last or not replica.follows)
+        if replica.stable < question.last:
             raise NotServing(f"{replica.arc} was sealed meanwhile")
 
     def _following(self, arc: Arc, epoch: int, sender: bytes) -> Replica:

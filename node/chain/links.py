@@ -1,7 +1,8 @@
 """The links of chains: everything durable here goes to the next one down, in order, several messages under way.
 
-A link asks the next one how far it is, sends what it lacks in one message, and streams from there on. Whatever goes
-wrong, it asks again; what arrives twice is known by its version.
+A link asks the next one how far it is, sends what it lacks in one message, and streams from there on. That message goes
+even if nothing is lacking: its answer tells when the rest of the chain has everything. Whatever goes wrong, it asks
+again; what arrives twice is known by its version.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from node.chain.messages import APPEND, LINK, Append, Link, Version
+from node.chain.messages import APPEND, LINK, Append, Link
 from node.chain.replica import Replica
 from node.chain.ring_map import Life
 from node.codec import Address
@@ -64,8 +65,10 @@ class Links:
         question = Link(replica.entry, replica.life)
         linked = await LINK.ask(self._transport, to, question, deadline=self._settings.call)
         replica.make_stable(min(linked.stable, replica.position))
-        sent = await self._send_missing(replica, to, epoch, linked.position)
-        under_way: set[asyncio.Task[None]] = set()
+        missing = await replica.commands_after(linked.position)  # all: only together they are what the history says
+        first = Append(replica.arc, epoch, replica.life, linked.position, missing)
+        sent = max(first.last, replica.stable)
+        under_way = {asyncio.ensure_future(self._send(replica, to, first))}
         try:
             while _lasts(replica, epoch):
                 failed = _first_failure(under_way)
@@ -83,19 +86,10 @@ class Links:
             for task in under_way:
                 task.cancel()
 
-    async def _send_missing(self, replica: Replica, to: Address, epoch: int, position: Version) -> Version:
-        """What the next one lacks of what is durable here, all at once: its records may be newer than their place in
-        the history, and only together they are what the history says."""
-        commands = await replica.commands_after(position)
-        if not commands:
-            return max(position, replica.stable)
-        await self._send(replica, to, Append(replica.arc, epoch, replica.life, position, commands))
-        return commands[-1].version
-
     async def _send(self, replica: Replica, to: Address, message: Append) -> None:
         await APPEND.ask(self._transport, to, message, deadline=self._settings.call)
         if _lasts(replica, message.epoch):
-            replica.make_stable(message.commands[-1].version)
+            replica.make_stable(min(message.last, replica.position))
 
     @staticmethod
     async def _something_happens(replica: Replica, under_way: set[asyncio.Task[None]]) -> None:

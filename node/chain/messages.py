@@ -125,13 +125,19 @@ class Linked(Message, frozen=True):
 
 
 class Append(Message, frozen=True):
-    """Commands that follow `after` directly in my history."""
+    """Commands that follow `after` directly in my history; answered when the rest of the chain has them, and all before
+    them. There may be none: then the question is only that."""
 
     arc: Arc
     epoch: int
     sender: Life
     after: Version
     commands: tuple[Command, ...]
+
+    @property
+    def last(self) -> Version:
+        """How far the answer reaches."""
+        return self.commands[-1].version if self.commands else self.after
 
 
 class Seal(Message, frozen=True):

@@ -56,6 +56,24 @@ def test_a_dead_node_is_done_without_and_comes_back() -> None:
     for_each_seed(10, scenario)
 
 
+def test_one_client_alone_is_not_held_up_by_nodes_that_join() -> None:
+    """No second write comes to push the first one on."""
+
+    async def scenario(seed: int) -> None:
+        ring = ChainRing(seed, CALM)
+        loop = asyncio.get_running_loop()
+        first = await ring.start()
+        others = asyncio.gather(*(ring.start() for _ in range(6)))
+        number = 0
+        while not others.done() or not ring.is_settled():
+            began, number = loop.time(), number + 1
+            await ring.space(first).router.put(b"key %d" % number, b"value")
+            assert loop.time() - began < 2, f"write {number}"
+        assert number > 20
+
+    for_each_seed(10, scenario)
+
+
 def test_any_two_of_five_die_for_good_one_after_the_other_was_made_up_for() -> None:
     async def scenario(seed: int) -> None:
         ring = ChainRing(seed, LOSSY)
