@@ -45,10 +45,13 @@ class Settings:
     when its lease has run out."""
     lease_margin: float = 0.3
     """How much shorter the node itself takes its lease to be, for clocks that run at different speeds."""
+    lease_at_rest: float = 5.0
+    """Between two renewals while nobody asks the node anything."""
     evict: float = 10.0
     """How long a node must have been silent before the ring does without it and others take its replicas over."""
-    settle_period: float = 0.5
-    """Between two looks at which arcs should be fetched, given away or taken over."""
+    settle_period: float = 0.75
+    """Between two looks at which arcs should be fetched, given away or taken over, and whether their nodes answer. A
+    quarter of it while one does not."""
     freeze: float = 2.0
     """Longest time writes to an arc wait for the last step of its hand-over."""
     chunk: int = 1 * MIB
@@ -111,6 +114,7 @@ PROFILES = {
         call=3.0,
         lookup=6.0,
         lease=6.0,
+        lease_at_rest=15.0,
         evict=60.0,
         operation=10.0,
         connect=2.0,
@@ -125,6 +129,7 @@ PROFILES = {
         call=8.0,
         lookup=20.0,
         lease=20.0,
+        lease_at_rest=60.0,
         evict=300.0,
         lease_margin=2.0,
         operation=30.0,

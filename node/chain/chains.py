@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
 
+from node.chain.lease import Lease
 from node.chain.links import Links
 from node.chain.messages import (
     Append,
@@ -42,25 +42,26 @@ from node.store.interface import Cursor
 
 
 class Chains:
-    """The chains of one node. `may_answer` tells whether its lease holds at this moment."""
+    """The chains of one node."""
 
     def __init__(
         self,
         replicas: Replicas,
         links: Links,
         settings: Settings,
-        may_answer: Callable[[], bool],
+        lease: Lease,
     ) -> None:
         self.replicas = replicas
         self._links = links
         self._settings = settings
-        self._may_answer = may_answer
+        self._lease = lease
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
     async def read(self, question: Read) -> tuple[Stored | None, ...]:
         """The records of keys of one arc. Raises Moved, NotServing."""
         names = tuple((Identifier.of_key(key), key) for key in question.keys)
+        await self._lease.obtain()
         replica = self._holding(names)
         self._check_answers(replica, replica.is_tail)
         bodies = await replica.store.get_many(list(names))
@@ -78,7 +79,7 @@ class Chains:
     def _check_answers(self, replica: Replica, is_right: bool) -> None:
         if not is_right:
             raise NotServing(f"this node does not answer for {replica.arc} at the moment: try again")
-        if not self._may_answer():
+        if not self._lease.holds():
             raise NotServing("this node waits for its lease: try again")
 
     # -- writes ------------------------------------------------------------------------------------------------------
@@ -92,6 +93,7 @@ class Chains:
         names = tuple((Identifier.of_key(edit.key), edit.key) for edit in question.edits)
         edits = tuple(zip(names, question.edits, strict=True))
         asked = tuple(name for name, edit in edits if edit.conditional or edit.value is None)
+        await self._lease.obtain()
         replica = self._holding(names)
         existing = await replica.current(asked) if asked else {}
         self._check_answers(replica, replica.is_head)

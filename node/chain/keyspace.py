@@ -14,6 +14,7 @@ from node.chain import messages as m
 from node.chain.cartography import Cartography, Chart, Register
 from node.chain.chains import Chains
 from node.chain.change import Changer
+from node.chain.lease import Lease
 from node.chain.links import Links
 from node.chain.mirror import Source
 from node.chain.pulse import Pulse
@@ -53,18 +54,15 @@ class Keyspace:
     ) -> None:
         self.resident = resident
         self.settings = settings
-        self._clock = clock
         self._tasks = tasks
         self._transport = transport
-        self._register = register
         self._store = store
-        self._lease_until = float("-inf")
-        self._lease_wanted = asyncio.Event()
         self._seats: tuple[Identifier, ...] = ()
         self.replicas = Replicas(store, tasks.spawn, clock, resident.life)
         self.cartography = Cartography(register, self._adopt)
+        self.lease = Lease(register, self.cartography, settings, clock, resident.life)
         self._links = Links(transport, settings, tasks, self.address_of)
-        self.chains = Chains(self.replicas, self._links, settings, self.may_answer)
+        self.chains = Chains(self.replicas, self._links, settings, self.lease)
         self._pulse = Pulse(transport, settings, resident.life)
         self.changer = Changer(self.cartography, transport, settings, resident.life, self._pulse.seems_alive)
         self.tending = Tending(
@@ -119,7 +117,7 @@ class Keyspace:
 
     def begin(self) -> None:
         """Begin all rounds."""
-        for rounds in (self._keep_lease(), self._keep_seated(), self.tending.keep(), self._keep_short()):
+        for rounds in (self.lease.keep(), self._keep_seated(), self.tending.keep(), self._keep_short()):
             self._tasks.spawn(rounds)
 
     async def join(self, seats: tuple[Identifier, ...]) -> None:
@@ -199,32 +197,7 @@ class Keyspace:
             if replica is not None:
                 self._links.follow(replica)
         self.tending.wanted.set()
-        self._lease_wanted.set()
-
-    def may_answer(self) -> bool:
-        """Whether this node's lease holds at this moment."""
-        return self._clock() < self._lease_until
-
-    async def _keep_lease(self) -> None:
-        while True:
-            self._lease_wanted.clear()
-            await self._renew()
-            period = self.settings.lease / 3 if self.may_answer() else self.settings.backoff
-            try:
-                async with asyncio.timeout(period):
-                    await self._lease_wanted.wait()
-            except TimeoutError:
-                continue
-
-    async def _renew(self) -> None:
-        try:
-            until = await self._register.lease(self.resident.life, self.cartography.revision)
-            if until is None:
-                await self.cartography.current()
-            else:
-                self._lease_until = until
-        except RingError as error:
-            log.debug("no lease: %s", error)
+        self.lease.renew()
 
     async def _keep_short(self) -> None:
         """Forget operations that nobody tries again."""

@@ -46,6 +46,11 @@ class Pulse:
             self._missed[life] = self._missed.get(life, 0) + 1
             self._silent_since.setdefault(life, began)
 
+    @property
+    def doubts(self) -> bool:
+        """Whether a node may be dead that is not known to be: it should be asked again soon."""
+        return any(missed < MISSES for missed in self._missed.values())
+
     def seems_alive(self, life: Life) -> bool:
         """Whether it answered lately; this node always does."""
         return self._missed.get(life, 0) < MISSES

@@ -77,8 +77,9 @@ class Tending:
             ring = self._cartography.ring
             if ring is not None:
                 await self._round(ring)
+            period = self._settings.settle_period / (4 if self._pulse.doubts else 1)
             try:
-                async with asyncio.timeout(self._settings.settle_period * self._random.uniform(0.75, 1.25)):
+                async with asyncio.timeout(period * self._random.uniform(0.75, 1.25)):
                     await self.wanted.wait()
             except TimeoutError:
                 continue
@@ -213,7 +214,9 @@ class Tending:
         for at, life in enumerate(lives):
             after = next((each for each in (*lives[at:], *lives) if self._pulse.seems_alive(each)), None)
             if after == self._life and self._pulse.silent_for(life) > self._settings.evict:
-                log.warning("%s has been silent for %s s: doing without it", ring.resident(life), self._settings.evict)
+                resident = ring.resident(life)
+                address = resident.address if resident is not None else life.hex()
+                log.warning("%s has been silent for %s s: doing without it", address, self._settings.evict)
                 await self._attempt(self._part(life))
                 return
 

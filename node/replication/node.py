@@ -257,7 +257,8 @@ class RingNode:
         while True:
             try:
                 await self.keyspace.join(tuple(self.residence.members))
-                if self.keyspace.may_answer():
+                await self.keyspace.lease.obtain()
+                if self.keyspace.lease.holds():
                     return
                 failure: RingError = NotAMember("the keepers of the ring map grant no lease yet")
             except (Definite, OutcomeUnknown) as error:
@@ -321,7 +322,7 @@ class RingNode:
     async def _hand_over(self) -> None:
         """Have others take over all that is here, if any stay. Raises NoQuorum if most keepers are away for long."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.settings.operation
+        deadline = loop.time() + self.settings.call
         while not self.residence.is_alone():
             try:
                 if await self.keyspace.part():

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from node.chain import change
 from node.chain.chains import Chains
 from node.chain.change import Changer
-from node.chain.keyspace import Keyspace
+from node.chain.lease import Lease
 from node.chain.messages import NEVER, Logged, Read, ReplicaState, Stored, Version
 from node.chain.mirror import Destination
 from node.chain.replica import Replica
@@ -25,6 +25,7 @@ from node.simulation.loop import run
 
 async def _read_checking_first(self: Chains, question: Read) -> tuple[Stored | None, ...]:
     names = tuple((Identifier.of_key(key), key) for key in question.keys)
+    await self._lease.obtain()
     replica = self._holding(names)
     self._check_answers(replica, replica.is_tail)
     bodies = await replica.store.get_many(list(names))
@@ -79,7 +80,7 @@ async def _nobody_is_told(self: Changer, chart: Any, concerned: Any) -> None:
 
 
 MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
-    "no lease check": [(Keyspace, "may_answer", lambda self: True)],
+    "no lease check": [(Lease, "holds", lambda self: True)],
     "lease checked before the read": [(Chains, "read", _read_checking_first)],
     "no seal": [
         (Replica, "follows", property(lambda self: not self.gone and self.life in self.state.chain)),

@@ -44,7 +44,7 @@ def assert_one_answers(ring: SimulatedRing) -> None:
     answering = [
         (node.address, replica.arc)
         for node in ring.nodes.values()
-        if node.keyspace.may_answer()
+        if node.keyspace.lease.holds()
         for replica in node.keyspace.replicas
         if replica.is_tail
     ]
