@@ -112,8 +112,8 @@ def our_client(port: int, calls: int, in_flight: int) -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--calls", type=int, default=5000, help="one at a time, a round; in flight four times as many")
+    options.add_argument("--rounds", type=int, default=25)
+    options.add_argument("--calls", type=int, default=1500, help="one at a time, a round; in flight four times as many")
     wanted = options.parse_args()
     calls, many = wanted.calls, 4 * wanted.calls
 
