@@ -74,7 +74,9 @@ async def opened(engine: str, path: Path, durability: str) -> Any:
     """A store of either engine."""
     if engine == "lmdb":
         return Lmdb(path, durability == "fsync")
-    return await open_store(path, durability=durability)  # type: ignore[arg-type]
+    store = await open_store(path)
+    store.wait_for_disk(durability == "fsync")
+    return store
 
 
 def written() -> int:

@@ -61,6 +61,21 @@ class Settings:
     leave: float = 60.0
     """Longest time a graceful leave may take to hand everything over."""
 
+    # -- eventual rings --
+    max_future: float = 5.0
+    """Stamps further ahead of our time are refused: one wrong clock must not win every conflict for years. Far above
+    what synchronized clocks differ by."""
+    grace: float = 3 * 24 * 3600.0
+    """How long tombstones stay after all replicas have them. A node the others lived without for longer comes back
+    empty: what it holds may have been deleted. Above any outage that people repair."""
+    compare_period: float = 3.0
+    """Between two comparisons of an arc with its other replicas, +-25 % jitter. One call each if nothing differs."""
+    reminders: int = 100_000
+    """Names of own records remembered for one node that is away. Beyond it they are forgotten, and the comparison of
+    arcs finds what that node lacks."""
+    most_siblings: int = 64
+    """Concurrent values of one key at which a write that adds another is refused."""
+
     # -- the wire --
     connect: float = 1.0
     """Deadline of a TCP connect."""
@@ -115,6 +130,7 @@ PROFILES = {
         lookup=6.0,
         lease=6.0,
         lease_at_rest=15.0,
+        compare_period=10.0,
         evict=60.0,
         operation=10.0,
         connect=2.0,
@@ -130,6 +146,7 @@ PROFILES = {
         lookup=20.0,
         lease=20.0,
         lease_at_rest=60.0,
+        compare_period=60.0,
         evict=300.0,
         lease_margin=2.0,
         operation=30.0,

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node import errors
-from node.chain.messages import Stored
 from node.chain.ring_map import Entry
 from node.chord.messages import View
 from node.codec import Address, Contact, Failure, error_of, failure_of, pack, unpack
+from node.data import Stored
 from node.errors import BadValue, Moved, RingError
 from node.identifiers import Arc, Identifier
 

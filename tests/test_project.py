@@ -11,19 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUND = {"identifiers", "errors", "settings", "codec", "values", "transport", "tasks"}
+GROUND = {"identifiers", "errors", "settings", "codec", "values", "transport", "tasks", "data"}
 MAY_IMPORT = {
-    "cli": {"chain", "register", "client", "remote", "replication", "chord", "store"},
-    "client": {"chain", "register", "remote", "replication", "chord", "store"},
-    "remote": {"chain", "register", "replication", "chord", "store"},
-    "replication": {"chain", "chord", "register", "store"},
+    "cli": {"chain", "eventual", "register", "client", "remote", "replication", "chord", "store"},
+    "client": {"chain", "eventual", "register", "remote", "replication", "chord", "store"},
+    "remote": {"chain", "eventual", "register", "replication", "chord", "store"},
+    "replication": {"chain", "eventual", "chord", "register", "store"},
     "chain": {"register", "store"},
+    "eventual": {"chord", "store"},
     "register": {"store"},
     "chord": set(),
     "store": set(),
-    "simulation": {"replication", "chain", "register", "chord", "store"},
+    "simulation": {"replication", "chain", "eventual", "register", "chord", "store"},
 }
-PURE = ("chain", "chord", "register", "replication")
+PURE = ("chain", "eventual", "chord", "register", "replication")
 FORBIDDEN_WHEN_PURE = {"rpyc", "rocksdict", "lmdb", "socket", "time", "datetime", "threading", "subprocess", "uvloop"}
 
 

@@ -27,14 +27,13 @@ from node.chain.messages import (
     Read,
     Seal,
     Sealed,
-    Stored,
-    Version,
     Write,
     Written,
 )
 from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.codec import pack, unpack
+from node.data import Stored, Version
 from node.errors import Moved, NotServing, OutcomeUnknown
 from node.identifiers import Arc, Identifier
 from node.settings import Settings

@@ -17,9 +17,10 @@ import logging
 from collections.abc import Callable
 
 from node.chain.cartography import Cartography, Chart
-from node.chain.messages import NEWS, SEAL, Seal, Version
+from node.chain.messages import NEWS, SEAL, Seal
 from node.chain.mirror import Destination
 from node.chain.ring_map import Entry, Life, Resident, RingMap
+from node.data import Version
 from node.errors import Conflict, RingError, Unavailable
 from node.identifiers import Arc
 from node.settings import Settings

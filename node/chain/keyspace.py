@@ -22,7 +22,9 @@ from node.chain.replicas import Replicas
 from node.chain.ring_map import Life, Resident, RingMap
 from node.chain.router import Router
 from node.chain.tending import Tending
+from node.chain.verify import verify
 from node.codec import Address, pack, unpack
+from node.data import Verified
 from node.errors import Conflict, Moved, NotServing, OutcomeUnknown, RingError
 from node.identifiers import Arc, Identifier
 from node.register.messages import Record
@@ -58,18 +60,18 @@ class Keyspace:
         self._transport = transport
         self._store = store
         self._seats: tuple[Identifier, ...] = ()
-        self.replicas = Replicas(store, tasks.spawn, clock, resident.life)
+        self.held = Replicas(store, tasks.spawn, clock, resident.life)
         self.cartography = Cartography(register, self._adopt)
         self.lease = Lease(register, self.cartography, settings, clock, resident.life)
         self._links = Links(transport, settings, tasks, self.address_of)
-        self.chains = Chains(self.replicas, self._links, settings, self.lease)
+        self.chains = Chains(self.held, self._links, settings, self.lease)
         self._pulse = Pulse(transport, settings, resident.life)
         self.changer = Changer(self.cartography, transport, settings, resident.life, self._pulse.seems_alive)
         self.tending = Tending(
-            self.cartography, self.changer, self.replicas, self._pulse, transport, settings, random, tasks
+            self.cartography, self.changer, self.held, self._pulse, transport, settings, random, tasks
         )
-        self.router = Router(self.cartography, self.chains, transport, settings, random)
-        self._source = Source(self.replicas, settings, random)
+        self.operations = Router(self.cartography, self.chains, transport, settings, random)
+        self._source = Source(self.held, settings, random)
 
     def connect(self, receive: Switchboard) -> None:
         """Answer what nodes ask each other about chains."""
@@ -98,8 +100,8 @@ class Keyspace:
 
     async def load(self) -> None:
         """Take up what the store left."""
-        await self.replicas.load()
-        for replica in self.replicas:
+        await self.held.load()
+        for replica in self.held:
             self._links.follow(replica)
         known = await self.known_record(self._store)
         if known is not None:
@@ -113,12 +115,20 @@ class Keyspace:
 
     async def found(self, ring: RingMap) -> None:
         """Hold all of a ring that begins with this node."""
-        self._links.follow(await self.replicas.found(ring.entries[0]))
+        self._links.follow(await self.held.found(ring.entries[0]))
 
     def begin(self) -> None:
         """Begin all rounds."""
         for rounds in (self.lease.keep(), self._keep_seated(), self.tending.keep(), self._keep_short()):
             self._tasks.spawn(rounds)
+
+    def ring_changed(self) -> None:
+        """Nothing to do: the map tells where members stand."""
+
+    async def serves(self) -> bool:
+        """Whether this node holds a lease."""
+        await self.lease.obtain()
+        return self.lease.holds()
 
     async def join(self, seats: tuple[Identifier, ...]) -> None:
         """Be in the map with these members. Raises NoQuorum."""
@@ -180,17 +190,30 @@ class Keyspace:
         parts = [(part, entry.tail) for entry in ring.within(arc) for part in arc.intersect(entry.arc)]
         return sum(await asyncio.gather(*(counted(part, tail) for part, tail in parts)))
 
+    async def replicas(self, key: bytes) -> tuple[tuple[Address, str], ...]:
+        """The chain of a key, the head first and the tail last. Raises NoQuorum."""
+        ring = (await self.cartography.current()).ring
+        chain = ring.at(Identifier.of_key(key)).chain
+        roles = ["only"] if len(chain) == 1 else ["head", *["middle"] * (len(chain) - 2), "tail"]
+        residents = [(ring.resident(life), role) for life, role in zip(chain, roles, strict=True)]
+        return tuple((resident.address, role) for resident, role in residents if resident is not None)
+
+    async def verify(self) -> tuple[Verified, ...]:
+        """Compare the replicas of all arcs by a digest of all they hold. Raises NoQuorum."""
+        ring = (await self.cartography.current()).ring
+        return await verify(ring, self._transport, self.settings)
+
     # -- the map and the lease ---------------------------------------------------------------------------------------
 
     async def _adopt(self, chart: Chart) -> None:
         ring = chart.ring
-        self.replicas.supersede(ring)
+        self.held.supersede(ring)
         batch = Batch()
         batch.note(MAP, pack(chart.record))
         await self._store.commit(batch)
         for entry in ring.of(self.resident.life):
             try:
-                replica = await self.replicas.adopt(entry)
+                replica = await self.held.adopt(entry)
             except Moved as error:
                 log.error("this node should hold %s and does not: %s", entry.arc, error)
                 continue
@@ -203,5 +226,5 @@ class Keyspace:
         """Forget operations that nobody tries again."""
         while True:
             await asyncio.sleep(OPERATIONS / 10)
-            for replica in self.replicas:
+            for replica in self.held:
                 replica.forget_operations(OPERATIONS)

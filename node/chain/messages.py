@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from node.chain.ring_map import Entry, Life
 from node.codec import Message
+from node.data import Stored, Version
 from node.identifiers import Arc, Identifier
 from node.register.messages import Record
 from node.store.interface import Cursor
 from node.transport import Method
 
-Version = tuple[int, int]
-"""(epoch, sequence) of the command that wrote a record: grows with every write of a key, whoever orders it."""
-
 Name = tuple[Identifier, bytes]
 """A key and its position."""
 
 NEVER: Version = (0, 0)
-
-
-class Stored(Message, frozen=True):
-    """The body of a record: its version and the packed value."""
-
-    version: Version
-    value: bytes
 
 
 class Operation(Message, frozen=True):

@@ -15,24 +15,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 
-from node.chain.messages import (
-    BEGIN,
-    DELTA,
-    NEVER,
-    PULL,
-    BeginMirror,
-    Change,
-    Changes,
-    Delta,
-    Logged,
-    Pull,
-    Pulled,
-    Version,
-)
+from node.chain.messages import BEGIN, DELTA, NEVER, PULL, BeginMirror, Change, Changes, Delta, Logged, Pull, Pulled
 from node.chain.replica import Replica, Watch
 from node.chain.replicas import Replicas
 from node.chain.ring_map import Life
 from node.codec import Address
+from node.data import Version
 from node.errors import Moved, OutcomeUnknown, Unreachable
 from node.identifiers import Arc
 from node.settings import Settings

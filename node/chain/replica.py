@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from node.chain.messages import NEVER, Change, Command, Logged, Name, Operation, ReplicaState, Stored, Version
+from node.chain.messages import NEVER, Change, Command, Logged, Name, Operation, ReplicaState
 from node.chain.ring_map import Entry, Life
 from node.codec import pack, unpack
+from node.data import Stored, Version
 from node.errors import NotServing, Overloaded, StoreFull
 from node.identifiers import Arc
 from node.settings import MIB

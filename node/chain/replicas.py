@@ -10,10 +10,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 
-from node.chain.messages import Logged, ReplicaState, Sealed, Version
+from node.chain.messages import Logged, ReplicaState, Sealed
 from node.chain.replica import Replica, Spawn, log_name, log_prefix
 from node.chain.ring_map import Entry, Life, RingMap
 from node.codec import pack, unpack
+from node.data import Version
 from node.errors import Moved, StoreFull
 from node.identifiers import Arc, Identifier
 from node.store.interface import Batch, Store

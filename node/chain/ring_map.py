@@ -66,6 +66,7 @@ class Policy(Message, frozen=True):
     replicas: int = 3
     consistency: str = "chain"
     durability: str = "fsync"
+    siblings: bool = False
 
 
 class RingMap(Message, frozen=True, dict=True):

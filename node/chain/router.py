@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from node.chain.cartography import Cartography
 from node.chain.chains import Chains
-from node.chain.messages import READ, WRITE, Edit, Operation, Read, Stored, Version, Write, Written
+from node.chain.messages import READ, WRITE, Edit, Operation, Read, Write, Written
 from node.chain.ring_map import Entry, Life
+from node.data import Stored, Version
 from node.errors import (
     Moved,
     NoQuorum,

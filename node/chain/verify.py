@@ -10,7 +10,8 @@ import asyncio
 
 from node.chain.messages import DIGEST, Digest
 from node.chain.ring_map import Entry, RingMap
-from node.codec import Address, Message
+from node.codec import Address
+from node.data import Verified
 from node.errors import RingError
 from node.identifiers import Arc
 from node.settings import Settings
@@ -18,15 +19,6 @@ from node.transport import Transport
 
 LOOKS = 5
 """How often an arc is looked at while its replicas move on."""
-
-
-class Verified(Message, frozen=True):
-    """What was found of one arc; `problem` is empty if as many replicas as there should be hold the same."""
-
-    arc: Arc
-    keys: int
-    replicas: tuple[Address, ...]
-    problem: str
 
 
 async def verify(ring: RingMap, transport: Transport, settings: Settings) -> tuple[Verified, ...]:

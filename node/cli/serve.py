@@ -57,6 +57,23 @@ from node.settings import PROFILES, Settings
     help="On how many nodes each key lives. Belongs to the ring: said by its first node. [3]",
 )
 @click.option(
+    "--consistency",
+    type=click.Choice(["chain", "eventual"]),
+    help="chain: linearizable, and refuses where it cannot be. eventual: always answers, agrees later. Belongs to the "
+    "ring. [chain]",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["fsync", "os"]),
+    help="An acknowledged write is on the disks of its replicas, or in their page caches. Belongs to the ring. [fsync]",
+)
+@click.option(
+    "--siblings",
+    is_flag=True,
+    default=None,
+    help="In an eventual ring: keep values that were written side by side, instead of the last. Belongs to the ring.",
+)
+@click.option(
     "--zone",
     metavar="NAME",
     help="What this node may fail together with; replicas are kept in different zones. [its address without the port]",
@@ -89,6 +106,9 @@ def command(
     identifier: Identifier | None,
     alone: bool,
     replicas: int | None,
+    consistency: str | None,
+    durability: str | None,
+    siblings: bool | None,
     zone: str | None,
     insecure: bool,
     profile: str,
@@ -122,6 +142,9 @@ def command(
         first=first,
         alone=alone,
         replicas=replicas,
+        consistency=consistency,
+        durability=durability,
+        siblings=siblings,
         zone=zone,
         insecure=insecure,
     )

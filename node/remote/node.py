@@ -9,7 +9,6 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from node.codec import Address
 from node.errors import BadUsage, Unreachable
@@ -42,7 +41,9 @@ class NodeOptions:
     replicas: int | None = None
     zone: str | None = None
     insecure: bool = False
-    durability: Literal["fsync", "os"] = "fsync"
+    consistency: str | None = None
+    durability: str | None = None
+    siblings: bool | None = None
 
 
 class Node:
@@ -85,15 +86,25 @@ class Node:
         _check_exposure(options)
         advertised = await _resolved(options.advertise or options.listen, options.port)
         first = await _resolved(options.first.host, options.first.port) if options.first else None
-        self._store = await open_store(options.data, durability=options.durability)
+        self._store = await open_store(options.data)
         self._pool = Pool(settings, random.Random())
         self._listener = Listener(settings, options.listen, options.port)
         self._listener.bind()
         address = Address(advertised.host, self._listener.port)
-        self._node = await RingNode.open(address, self._store, self._pool, settings, random.Random(), _clock)
+        self._node = await RingNode.open(address, self._store, self._pool, settings, random.Random(), _clock, time.time)
         self._listener.serve(RingService(self._node))
         await self._node.start(
-            StartOptions(options.members, options.id, first, options.alone, options.zone, options.replicas)
+            StartOptions(
+                members=options.members,
+                id=options.id,
+                first=first,
+                alone=options.alone,
+                zone=options.zone,
+                replicas=options.replicas,
+                consistency=options.consistency,
+                durability=options.durability,
+                siblings=options.siblings,
+            )
         )
 
     async def stopped(self) -> None:

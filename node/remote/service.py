@@ -10,13 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from node.chain.messages import Version
-from node.chain.router import Router
-from node.chain.verify import verify
 from node.chord import messages as chord
 from node.chord.fingers import FingerTable
 from node.codec import Address
-from node.errors import BadValue, RingError, Unavailable
+from node.data import Operations, Version
+from node.errors import BadUsage, BadValue, RingError, Unavailable
+from node.eventual.commons import Commons
 from node.identifiers import BITS, Arc, Identifier
 from node.remote.pool import answer
 from node.replication.node import RingNode
@@ -39,7 +38,7 @@ class RingService:
         Raises BadValue, NoQuorum, Unavailable, StoreFull, and OutcomeUnknown if it may or may not have been written.
         """
         settings = self._node.settings
-        return await self._router.put(key_of(key, settings), pack_value(value, settings))
+        return await self._operations.put(key_of(key, settings), pack_value(value, settings))
 
     async def exposed_put_if(self, key: Any, value: Any, version: Any) -> Version:
         """Store it only if the key has this version, None: only if it is absent; the new version.
@@ -47,44 +46,64 @@ class RingService:
         Raises VersionConflict if it has another one, and as `put` does.
         """
         settings = self._node.settings
-        return await self._router.put_if(key_of(key, settings), pack_value(value, settings), _version(version))
+        return await self._operations.put_if(key_of(key, settings), pack_value(value, settings), _version(version))
 
     async def exposed_get(self, key: Any) -> Any:
         """The value of a key, None if it has none. A list comes as a tuple, a dict as a tuple of pairs."""
-        stored = await self._router.get(key_of(key, self._node.settings))
+        stored = await self._operations.get(key_of(key, self._node.settings))
         return None if stored is None else _plain(unpack_value(stored.value))
 
     async def exposed_get_versioned(self, key: Any) -> Any:
         """(value, version) of a key, None if it has none."""
-        stored = await self._router.get(key_of(key, self._node.settings))
+        stored = await self._operations.get(key_of(key, self._node.settings))
         return None if stored is None else (_plain(unpack_value(stored.value)), stored.version)
 
     async def exposed_delete(self, key: Any) -> bool:
         """Remove a key; True if it was there."""
-        return await self._router.delete(key_of(key, self._node.settings))
+        return await self._operations.delete(key_of(key, self._node.settings))
 
     async def exposed_replicas(self, key: Any) -> tuple[tuple[str, int, str], ...]:
-        """((ip, port, role), ...) of the nodes that hold a key, the head first and the tail last."""
-        ring = (await self._node.keyspace.cartography.current()).ring
-        chain = ring.at(Identifier.of_key(key_of(key, self._node.settings))).chain
-        roles = ["only"] if len(chain) == 1 else ["head", *["middle"] * (len(chain) - 2), "tail"]
-        residents = [(ring.resident(life), role) for life, role in zip(chain, roles, strict=True)]
-        return tuple((r.address.host, r.address.port, role) for r, role in residents if r is not None)
+        """((ip, port, role), ...) of the nodes that hold a key; in a chain the head first and the tail last."""
+        found = await self._node.data.replicas(key_of(key, self._node.settings))
+        return tuple((address.host, address.port, role) for address, role in found)
 
     async def exposed_verify(self) -> tuple[tuple[str, str, int, tuple[tuple[str, int], ...], str], ...]:
         """((start, end, keys, ((ip, port), ...), problem), ...) of every arc, its replicas compared by a digest of all
         they hold; `problem` is empty where they are whole and agree."""
-        node = self._node
-        ring = (await node.keyspace.cartography.current()).ring
-        found = await verify(ring, node.neighbours.transport, node.settings)
         return tuple(
             (v.arc.start.hex, v.arc.end.hex, v.keys, tuple((a.host, a.port) for a in v.replicas), v.problem)
-            for v in found
+            for v in await self._node.data.verify()
         )
 
+    async def exposed_get_siblings(self, key: Any) -> tuple[tuple[Any, Version], ...]:
+        """((value, version), ...) of all values of a key that stand side by side, the newest first.
+
+        Raises BadUsage unless the ring is an eventual one.
+        """
+        found = await self._commons.get_all(key_of(key, self._node.settings))
+        return tuple((_plain(unpack_value(stored.value)), stored.version) for stored in found)
+
+    async def exposed_put_over(self, key: Any, value: Any, versions: Any) -> Version:
+        """Store a value in place of these versions of a key and all that they had replaced; its version.
+
+        Raises BadUsage unless the ring is an eventual one.
+        """
+        if type(versions) is not tuple:
+            raise BadValue(f"versions are a tuple of those that get_siblings returned, not {versions!r}")
+        over = tuple(version for each in versions if (version := _version(each)) is not None)
+        settings = self._node.settings
+        return await self._commons.put(key_of(key, settings), pack_value(value, settings), over)
+
     @property
-    def _router(self) -> Router:
-        return self._node.keyspace.router
+    def _commons(self) -> Commons:
+        data = self._node.data
+        if not isinstance(data, Commons):
+            raise BadUsage("values stand side by side only in a ring with --consistency eventual")
+        return data
+
+    @property
+    def _operations(self) -> Operations:
+        return self._node.data.operations
 
     # -- the ring ------------------------------------------------------------------------------------------------
 
@@ -117,7 +136,7 @@ class RingService:
         if attribute == "max":
             return len(views) - 1
         if attribute == "keys":
-            return await self._node.keyspace.count(Arc(views[number - 1].me.id, me.id))
+            return await self._node.data.count(Arc(views[number - 1].me.id, me.id))
         report = await self._node.neighbours.ask(chord.REPORT, me, chord.ToMember(me.id))
         return ATTRIBUTES[attribute](report)
 

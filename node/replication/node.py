@@ -19,21 +19,22 @@ from node.chain.ring_map import Policy, Resident, RingMap
 from node.chord.household import Household, soon
 from node.chord.member import Member
 from node.codec import Address, Contact, Message, pack, unpack
+from node.data import Data
 from node.errors import (
     BadUsage,
     Definite,
-    NoQuorum,
     NotAMember,
     OutcomeUnknown,
     RingError,
     WrongRing,
 )
+from node.eventual.commons import Commons
 from node.identifiers import BITS, Arc, Identifier
 from node.register.acceptor import NOTE as KEEPER
 from node.register.acceptor import Acceptor
 from node.register.keepers import NOTHING, Keepers
 from node.register.messages import Configuration, Keeper, Record
-from node.replication import messages as data
+from node.replication import messages
 from node.settings import Settings
 from node.store.interface import Batch, Store
 from node.tasks import Tasks
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 IDENTITY = "identity"
 KNOWN = "known"
+POLICY = ("replicas", "consistency", "durability", "siblings")
+"""What belongs to the ring; a node that joins may say it too, if it says the same."""
 EVERYTHING = Arc(Identifier(0), Identifier(0))
 
 
@@ -66,6 +69,7 @@ class StartOptions:
     replicas: int | None = None
     consistency: str | None = None
     durability: str | None = None
+    siblings: bool | None = None
 
 
 class RingNode:
@@ -79,6 +83,7 @@ class RingNode:
         settings: Settings,
         random: Random,
         clock: Callable[[], float],
+        wall: Callable[[], float],
     ) -> None:
         self.address = address
         self.settings = settings
@@ -86,6 +91,7 @@ class RingNode:
         self.random = random
         self._transport = transport
         self._clock = clock
+        self._wall = wall
         self.tasks = Tasks()
         self.household = Household(address, transport, settings, random, clock, self.tasks, self._ring_changed)
         self.residence = self.household.residence
@@ -96,9 +102,11 @@ class RingNode:
         self._persisted: frozenset[Contact] = frozenset()
         self.receive = Switchboard()
         self.household.connect(self.receive)
-        self.receive.connect(data.HELLO, soon(lambda _: self._hello()))
-        self.receive.connect(data.ADOPT, self._adopted)
+        self.receive.connect(messages.HELLO, soon(lambda _: self._hello()))
+        self.receive.connect(messages.ADOPT, self._adopted)
         self.keyspace: Keyspace
+        self.data: Data
+        """What holds this node's share: the keyspace, or the commons of an eventual ring."""
 
     @classmethod
     async def open(
@@ -109,9 +117,10 @@ class RingNode:
         settings: Settings,
         random: Random,
         clock: Callable[[], float],
+        wall: Callable[[], float],
     ) -> RingNode:
-        """A node on what its store left."""
-        node = cls(address, store, transport, settings, random, clock)
+        """A node on what its store left. `clock` goes on while the host sleeps, `wall` tells the time of day."""
+        node = cls(address, store, transport, settings, random, clock, wall)
         note = await store.read_note(IDENTITY)
         node.identity = unpack(Identity, note) if note else Identity(b"", random.randbytes(16), ())
         await node._open_keyspace()
@@ -128,7 +137,20 @@ class RingNode:
         self.keyspace = Keyspace(*arguments, self.tasks, register)
         self.keyspace.connect(self.receive)
         self._acceptor.connect(self.receive)
-        await self.keyspace.load()
+        if known is not None:
+            await self._take_up(unpack(RingMap, known.value).policy)
+
+    async def _take_up(self, policy: Policy) -> None:
+        """Hold data as the ring does, on what the store left."""
+        self.store.wait_for_disk(policy.durability == "fsync")
+        if policy.consistency == "chain":
+            await self.keyspace.load()
+            self.data = self.keyspace
+            return
+        arguments = (self.household, self.store, self._transport, self.settings, self.random, self._wall, self.tasks)
+        commons = await Commons.open(*arguments, self.identity.node, policy.replicas, policy.siblings)
+        commons.connect(self.receive)
+        self.data = commons
 
     # -- coming up -----------------------------------------------------------------------------------------------
 
@@ -153,7 +175,7 @@ class RingNode:
         await self._remember()
 
     def _begin_rounds(self) -> None:
-        self.keyspace.begin()
+        self.data.begin()
         for rounds in (self._keep_acquainted, self._keep_known):
             self.tasks.spawn(rounds())
         self.serving = True
@@ -167,13 +189,26 @@ class RingNode:
         """Be a ring of one, which holds everything and keeps its map itself."""
         self._belong_to(self.random.randbytes(16))
         self.household.found(options.id or Identifier(self.random.getrandbits(BITS)))
-        policy = Policy(options.replicas or 3, options.consistency or "chain", options.durability or "fsync")
-        ring = RingMap.founded(policy, self.keyspace.resident, self.residence.members)
+        policy = self._policy(options)
+        await self._take_up(policy)
+        chains = policy.consistency == "chain"
+        ring = RingMap.founded(policy, self.keyspace.resident, self.residence.members) if chains else RingMap(policy)
         record = Record(1, b"", pack(ring), Configuration((Keeper(self.identity.node, self.address),)))
         await self._acceptor.found(record)
-        await self.keyspace.found(ring)
+        if chains:
+            await self.keyspace.found(ring)
         await self.keyspace.cartography.learn(record)
         await self._fill(self.residence.first.me, options)
+
+    def _policy(self, options: StartOptions) -> Policy:
+        """Of a ring that begins here. Raises BadUsage for what does not go together."""
+        named = {name: value for name in POLICY if (value := getattr(options, name)) is not None}
+        policy = Policy(**named)
+        if policy.siblings and policy.consistency == "chain":
+            raise BadUsage("--siblings needs --consistency eventual: in a chain no two values stand side by side")
+        if policy.consistency == "eventual" and policy.replicas > self.settings.successors:
+            raise BadUsage(f"--replicas {policy.replicas} is too many for an eventual ring: {self.settings.successors}")
+        return policy
 
     async def _join(self, options: StartOptions, first: Address) -> None:
         """Be part of the ring of another node."""
@@ -186,10 +221,11 @@ class RingNode:
     async def _learn(self, record: Record, options: StartOptions) -> None:
         """Take the ring's map and what it says about the ring. Raises BadUsage if something else was asked for."""
         policy = unpack(RingMap, record.value).policy
-        for name in ("replicas", "consistency", "durability"):
+        for name in POLICY:
             asked, there = getattr(options, name), getattr(policy, name)
             if asked is not None and asked != there:
                 raise BadUsage(f"this ring has --{name} {there}, not {asked}: leave --{name} out")
+        await self._take_up(policy)
         await self.keyspace.cartography.learn(record)
 
     async def _fill(self, through: Contact, options: StartOptions) -> None:
@@ -256,9 +292,8 @@ class RingNode:
         deadline = asyncio.get_running_loop().time() + (self.settings.call if patient else 2 * self.settings.operation)
         while True:
             try:
-                await self.keyspace.join(tuple(self.residence.members))
-                await self.keyspace.lease.obtain()
-                if self.keyspace.lease.holds():
+                await self.data.join(tuple(self.residence.members))
+                if await self.data.serves():
                     return
                 failure: RingError = NotAMember("the keepers of the ring map grant no lease yet")
             except (Definite, OutcomeUnknown) as error:
@@ -274,6 +309,8 @@ class RingNode:
 
     def _ring_changed(self, member: Member) -> None:
         """The pointers of a member of this node changed."""
+        if self.serving:
+            self.data.ring_changed()
 
     # -- rounds --------------------------------------------------------------------------------------------------
 
@@ -290,7 +327,7 @@ class RingNode:
             moved = await self.household.give_way()
             try:
                 if moved:
-                    await self.keyspace.join(tuple(self.residence.members))
+                    await self.data.join(tuple(self.residence.members))
                 if moved or frozenset(self.household.acquaintances.known()) != self._persisted:
                     await self._remember()
             except RingError as error:
@@ -314,21 +351,21 @@ class RingNode:
             try:
                 async with asyncio.timeout(self.settings.leave):
                     await self._hand_over()
-            except (TimeoutError, NoQuorum) as error:
+            except (TimeoutError, RingError) as error:
                 log.warning("not everything was taken over, the rest stays here: %s", error or "it took too long")
             await self.household.say_goodbye()
         await self.stop()
 
     async def _hand_over(self) -> None:
-        """Have others take over all that is here, if any stay. Raises NoQuorum if most keepers are away for long."""
+        """Have others take over all that is here, if any stay. Raises RingErrors, once they have lasted."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.call
         while not self.residence.is_alone():
             try:
-                if await self.keyspace.part():
+                if await self.data.part():
                     return
                 break
-            except NoQuorum:
+            except RingError:
                 if loop.time() > deadline:
                     raise
                 await asyncio.sleep(self.settings.backoff)
@@ -353,8 +390,8 @@ class RingNode:
             raise WrongRing(f"{address} is in another ring with other nodes: let it leave that one first")
         here = self.residence.first
         place = Arc(here.me.id, here.state.successor.id).middle()
-        adoption = data.Adoption(self.identity.ring, here.me, place, self._record())
-        await data.ADOPT.ask(self._transport, address, adoption, deadline=4 * self.settings.lookup)
+        adoption = messages.Adoption(self.identity.ring, here.me, place, self._record())
+        await messages.ADOPT.ask(self._transport, address, adoption, deadline=4 * self.settings.lookup)
         return Contact(place, address)
 
     def _record(self) -> Record:
@@ -363,7 +400,7 @@ class RingNode:
             raise NotAMember(f"{self.address} does not know the ring map yet: try again in a moment")
         return chart.record
 
-    async def _adopted(self, adoption: data.Adoption) -> None:
+    async def _adopted(self, adoption: messages.Adoption) -> None:
         """Leave this ring of one and join another, as a new life of the data directory."""
         if adoption.ring == self.identity.ring:
             return
@@ -396,29 +433,29 @@ class RingNode:
         self.residence.members.clear()
         self.identity = Identity(b"", self.random.randbytes(16), ())
         batch = Batch()
-        for prefix in (STATES, "log/", MAP, KEEPER, IDENTITY, KNOWN):
+        for prefix in (STATES, "log/", "eventual/", MAP, KEEPER, IDENTITY, KNOWN):
             batch.forget_all(prefix)
         await self.store.commit(batch)
         await self._open_keyspace()
 
     # -- greetings -----------------------------------------------------------------------------------------------
 
-    async def _hello_of(self, address: Address) -> data.Hello:
+    async def _hello_of(self, address: Address) -> messages.Hello:
         """The greeting of a node that is in a ring. Raises NotAMember if it has not come up yet."""
-        hello = await data.HELLO.ask(self.neighbours.transport, address, None, deadline=self.settings.call)
+        hello = await messages.HELLO.ask(self.neighbours.transport, address, None, deadline=self.settings.call)
         if not (hello.serving and hello.members):
             raise NotAMember(f"{address} has not joined a ring yet: try again in a moment")
         return hello
 
-    async def _hello_if_any(self, address: Address) -> data.Hello | None:
+    async def _hello_if_any(self, address: Address) -> messages.Hello | None:
         try:
-            return await data.HELLO.ask(self.neighbours.transport, address, None, deadline=self.settings.call)
+            return await messages.HELLO.ask(self.neighbours.transport, address, None, deadline=self.settings.call)
         except (Definite, OutcomeUnknown):
             return None
 
-    def _hello(self) -> data.Hello:
+    def _hello(self) -> messages.Hello:
         members = tuple(Contact(each, self.address) for each in self.residence.members or self.identity.members)
         alone = self.serving and self.residence.is_alone()
         chart = self.keyspace.cartography.chart
         record = chart.record if chart is not None else NOTHING
-        return data.Hello(self.identity.node, self.identity.ring, self.serving, members, alone, record)
+        return messages.Hello(self.identity.node, self.identity.ring, self.serving, members, alone, record)

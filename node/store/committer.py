@@ -47,11 +47,11 @@ class Disk(Protocol):
 class Committer:
     """The thread. It belongs to one event loop, from which all methods are called."""
 
-    def __init__(self, disk: Disk, loop: asyncio.AbstractEventLoop, *, to_disk: bool) -> None:
-        """`to_disk`: done means on disk, not in the page cache."""
+    def __init__(self, disk: Disk, loop: asyncio.AbstractEventLoop) -> None:
         self._disk = disk
         self._loop = loop
-        self._to_disk = to_disk
+        self.to_disk = True
+        """Done means on disk, not in the page cache."""
         self._failed = False
         self._closed = False
         self._queue: queue.SimpleQueue[tuple[Batch, asyncio.Future[None]] | None] = queue.SimpleQueue()
@@ -112,7 +112,7 @@ class Committer:
                 self._failed = False
             if steps:
                 self._disk.write(steps)
-                self._disk.sync(self._to_disk)
+                self._disk.sync(self.to_disk)
         except RingError as error:
             if not self._failed:
                 log.error("a commit failed, reads go on: %s", error)

@@ -83,6 +83,11 @@ class Store(Protocol):
         """Bodies in the order asked for."""
         ...
 
+    def wait_for_disk(self, wanted: bool) -> None:
+        """Whether a commit is done when it is on the disk, as at first, or when it is in the page cache: that survives
+        the end of the process, but not of power."""
+        ...
+
     def commit(self, batch: Batch) -> Awaitable[None]:
         """Take in a batch now, in call order; the result is done once it is durable and visible to `get`.
 

@@ -32,11 +32,15 @@ class MemoryDisk:
         """A full disk refuses every commit."""
         self.life = 0
         self._seen = False
+        self._on_disk: tuple[dict[Name, bytes], list[Name], dict[str, bytes]] | None = None
+        """As it was when the page cache was written back last; None: just so."""
 
     def crash(self, *, power: bool = False) -> None:
-        """The process is gone, and with it every commit that was not durable. `power` makes no difference here: nothing
-        is told durable that is only in a page cache."""
+        """The process is gone, and with it every commit under way; with the power also what is in the page cache."""
         self.life += 1
+        if power and self._on_disk is not None:
+            self.records, self.names, self.notes = self._on_disk
+            self._on_disk, self._seen = None, False
 
     def wipe(self) -> None:
         """The disk was replaced."""
@@ -47,8 +51,12 @@ class MemoryDisk:
         self._seen = True
         return self.records, self.names
 
-    def apply(self, batch: Batch) -> None:
-        """All changes of a batch, in order."""
+    def apply(self, batch: Batch, *, synced: bool = True) -> None:
+        """All changes of a batch, in order; with `synced` they and all before them reach the disk."""
+        if synced:
+            self._on_disk = None
+        elif self._on_disk is None:
+            self._on_disk = dict(self.records), list(self.names), dict(self.notes)
         if self._seen:
             self.records, self.names, self._seen = dict(self.records), list(self.names), False
         for change in batch.changes:
@@ -88,6 +96,7 @@ class MemoryStore:
         self._due = 0.0
         self._queue: deque[tuple[Batch, asyncio.Future[None]]] = deque()
         self._closed = False
+        self._waits = True
 
     async def get(self, position: Identifier, key: bytes) -> bytes | None:
         """See `Store.get`."""
@@ -96,6 +105,10 @@ class MemoryStore:
     async def get_many(self, wanted: list[Name]) -> list[bytes | None]:
         """See `Store.get_many`."""
         return [self._disk.records.get(name) for name in wanted]
+
+    def wait_for_disk(self, wanted: bool) -> None:
+        """See `Store.wait_for_disk`."""
+        self._waits = wanted
 
     def commit(self, batch: Batch) -> Awaitable[None]:
         """See `Store.commit`."""
@@ -117,7 +130,7 @@ class MemoryStore:
             if not done.done():
                 done.set_exception(StoreFull("the simulated disk is full"))
             return
-        self._disk.apply(batch)
+        self._disk.apply(batch, synced=self._waits)
         if not done.done():
             done.set_result(None)
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from node.errors import DirectoryDamaged, RingError, StoreFull, Unavailable
 from node.identifiers import Arc, Identifier
@@ -27,13 +27,9 @@ COUNT_CHUNK = 20_000
 """Records counted before another scan may have the thread."""
 
 
-async def open_store(directory: Path, *, durability: Literal["fsync", "os"] = "fsync") -> RocksStore:
-    """Open or make the store in `directory`. Raises DirectoryInUse, DirectoryDamaged, BadUsage, StoreFull.
-
-    `durability`: a commit is done when it is on disk ("fsync") or in the page cache ("os", survives kill -9 but not a
-    power cut).
-    """
-    return await asyncio.to_thread(RocksStore, directory, durability, asyncio.get_running_loop())
+async def open_store(directory: Path) -> RocksStore:
+    """Open or make the store in `directory`. Raises DirectoryInUse, DirectoryDamaged, BadUsage, StoreFull."""
+    return await asyncio.to_thread(RocksStore, directory, asyncio.get_running_loop())
 
 
 class RocksStore:
@@ -43,7 +39,7 @@ class RocksStore:
     Unavailable (nothing was applied) if the disk fails otherwise; a read raises Unavailable if it cannot be done.
     """
 
-    def __init__(self, directory: Path, durability: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, directory: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._directory = Directory(directory)
         try:
             self._engine = Engine(directory / "db")
@@ -53,10 +49,14 @@ class RocksStore:
                 raise StoreFull(f"the disk of {directory} is full: free space and start again ({error})") from None
             raise DirectoryDamaged(f"the store in {directory} cannot be opened: {error}") from None
         self._loop = loop
-        self._committer = Committer(self._engine, loop, to_disk=durability == "fsync")
+        self._committer = Committer(self._engine, loop)
         self._reader = Reader(self._engine, loop)
         self._scanner = ThreadPoolExecutor(1, "scan")
         self._closing: asyncio.Task[None] | None = None
+
+    def wait_for_disk(self, wanted: bool) -> None:
+        """See `Store.wait_for_disk`."""
+        self._committer.to_disk = wanted
 
     # -- reading -------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ class Clients:
             await asyncio.sleep(random.expovariate(20))
 
     async def _one(self, number: int, random: Random, host: Host) -> None:
-        router = self.ring.space(host).router
+        router = self.ring.space(host).operations
         key = f"key {random.randrange(KEYS)}"
         packed = key.encode()
         self._values += 1

@@ -11,12 +11,13 @@ from node.chain import change
 from node.chain.chains import Chains
 from node.chain.change import Changer
 from node.chain.lease import Lease
-from node.chain.messages import NEVER, Logged, Read, ReplicaState, Stored, Version
+from node.chain.messages import NEVER, Logged, Read, ReplicaState
 from node.chain.mirror import Destination
 from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.chain.ring_map import Entry, Life, RingMap
 from node.codec import unpack
+from node.data import Stored, Version
 from node.errors import Moved, NotServing
 from node.identifiers import Arc, Identifier
 from node.simulation.linearizability import Finding

@@ -140,7 +140,7 @@ class ChainRing:
             if ring.cut(entry.arc) is not None or ring.wanted(entry.arc) != entry.chain:
                 return False
             for life in entry.chain:
-                replica = spaces[life].replicas.of(entry.arc) if life in spaces else None
+                replica = spaces[life].held.of(entry.arc) if life in spaces else None
                 if replica is None or not replica.follows or replica.state.epoch != entry.epoch:
                     return False
         configuration = self.chart.record.configuration

@@ -39,18 +39,18 @@ def test_a_dead_node_is_done_without_and_comes_back() -> None:
         await until(ring.is_settled, SETTLED, "settled")
         written = {b"key %d" % n: b"value %d" % n for n in range(60)}
         for key, value in written.items():
-            await ring.space(hosts[0]).router.put(key, value)
+            await ring.space(hosts[0]).operations.put(key, value)
         died_at = asyncio.get_running_loop().time()
         ring.crash(hosts[3])
         for key in written:
             written[key] = key + b" again"
-            await persistently(lambda key=key: ring.space(hosts[1]).router.put(key, written[key]))
+            await persistently(lambda key=key: ring.space(hosts[1]).operations.put(key, written[key]))
         assert asyncio.get_running_loop().time() - died_at < 6
         await until(lambda: len(ring.map.seats) == 4 and ring.is_settled(), SETTLED, "settled without it")
         await ring.start(hosts[3])
         await until(lambda: len(ring.map.seats) == 5 and ring.is_settled(), SETTLED, "settled with it")
         for key, value in written.items():
-            stored = await ring.space(hosts[3]).router.get(key)
+            stored = await ring.space(hosts[3]).operations.get(key)
             assert stored is not None and stored.value == value
 
     for_each_seed(10, scenario)
@@ -67,7 +67,7 @@ def test_one_client_alone_is_not_held_up_by_nodes_that_join() -> None:
         number = 0
         while not others.done() or not ring.is_settled():
             began, number = loop.time(), number + 1
-            await ring.space(first).router.put(b"key %d" % number, b"value")
+            await ring.space(first).operations.put(b"key %d" % number, b"value")
             assert loop.time() - began < 2, f"write {number}"
         assert number > 20
 
@@ -80,13 +80,13 @@ def test_any_two_of_five_die_for_good_one_after_the_other_was_made_up_for() -> N
         hosts = await ring.of(5)
         await until(ring.is_settled, SETTLED, "settled")
         for n in range(40):
-            await persistently(lambda n=n: ring.space(hosts[0]).router.put(b"key %d" % n, b"%d" % n))
+            await persistently(lambda n=n: ring.space(hosts[0]).operations.put(b"key %d" % n, b"%d" % n))
         for victim in ring.random.sample(hosts[1:], 2):
             ring.crash(victim)
             left = len(ring.spaces)
             await until(lambda left=left: len(ring.map.seats) == left and ring.is_settled(), SETTLED, "made up for")
         for n in range(40):
-            stored = await persistently(lambda n=n: ring.space(hosts[0]).router.get(b"key %d" % n))
+            stored = await persistently(lambda n=n: ring.space(hosts[0]).operations.get(b"key %d" % n))
             assert stored is not None and stored.value == b"%d" % n
         await until(ring.is_settled, SETTLED, "settled: a lost answer may have cost a replica its place")
         assert all(len(entry.chain) == 3 for entry in ring.map.entries)

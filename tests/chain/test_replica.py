@@ -7,11 +7,12 @@ from random import Random
 
 import pytest
 
-from node.chain.messages import Change, Command, Logged, Operation, Outcome, ReplicaState, Stored
+from node.chain.messages import Change, Command, Logged, Operation, Outcome, ReplicaState
 from node.chain.replica import Replica, log_prefix
 from node.chain.replicas import Replicas
 from node.chain.ring_map import Entry
 from node.codec import pack
+from node.data import Stored
 from node.errors import StoreFull
 from node.identifiers import Arc, Identifier
 from node.simulation.loop import run

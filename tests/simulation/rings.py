@@ -167,16 +167,21 @@ class SimulatedRing(Ring):
     def __init__(self, seed: int, faults: Faults = CALM, settings: Settings = SETTINGS) -> None:
         super().__init__(seed, faults, settings)
         self.nodes: dict[Address, RingNode] = {}
+        self.policy = StartOptions()
+        """What the first node says of the ring."""
 
     async def _boot(self, host: Host, first: Host | None, members: int) -> None:
         store = MemoryStore(host.disk, host.random)
-        node = await WatchedNode.open(host.address, store, host.transport, self.settings, host.random, host.clock)
+        node = await WatchedNode.open(
+            host.address, store, host.transport, self.settings, host.random, host.clock, host.clock
+        )
         assert isinstance(node, WatchedNode)
         node.watch = self.changed
         self.nodes[host.address] = node
         self.households[host.address] = node.household
         host.listen(node.receive)
-        await node.start(StartOptions(members=members, first=first.address if first else None))
+        options = self.policy if first is None else StartOptions(first=first.address)
+        await node.start(replace(options, members=members))
 
     def is_whole(self) -> bool:
         """Whether every arc is held by all the nodes that should hold it, as the latest map says."""

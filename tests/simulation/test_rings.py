@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from node.chain.messages import Stored
+from node.data import Stored
 from node.errors import Definite, OutcomeUnknown
 from node.identifiers import Identifier
 from node.simulation.faults import CALM, LOSSY, Faults
@@ -26,7 +26,7 @@ async def fill(ring: SimulatedRing, hosts: list[Host]) -> dict[bytes, bytes]:
     written = {b"key %d" % n: b"value %d" % n for n in range(KEYS)}
     for n, (key, value) in enumerate(written.items()):
         await persistently(
-            lambda n=n, key=key, value=value: ring.node(hosts[n % len(hosts)]).keyspace.router.put(key, value)
+            lambda n=n, key=key, value=value: ring.node(hosts[n % len(hosts)]).data.operations.put(key, value)
         )
     return written
 
@@ -35,7 +35,7 @@ async def assert_all_there(ring: SimulatedRing, hosts: list[Host], written: dict
     """Every key reads as written through every host."""
     for host in hosts:
         for key, value in written.items():
-            stored = await persistently(lambda key=key: ring.node(host).keyspace.router.get(key))
+            stored = await persistently(lambda key=key: ring.node(host).data.operations.get(key))
             assert isinstance(stored, Stored) and stored.value == value, f"{key!r} through {host} is {stored}"
 
 
@@ -45,7 +45,7 @@ def assert_one_answers(ring: SimulatedRing) -> None:
         (node.address, replica.arc)
         for node in ring.nodes.values()
         if node.keyspace.lease.holds()
-        for replica in node.keyspace.replicas
+        for replica in node.keyspace.held
         if replica.is_tail
     ]
     for n, (one, arc) in enumerate(answering):
@@ -98,7 +98,7 @@ def test_every_acknowledged_write_survives_joins_and_leaves_under_load() -> None
                 if key in uncertain:
                     await asyncio.sleep(0.001)
                     continue
-                router = ring.node(random.choice(hosts)).keyspace.router
+                router = ring.node(random.choice(hosts)).data.operations
                 turn += 1
                 try:
                     if key in acknowledged:
@@ -120,7 +120,7 @@ def test_every_acknowledged_write_survives_joins_and_leaves_under_load() -> None
         going_on = False
         await asyncio.gather(*clients)
         for key, turn in acknowledged.items():
-            stored = await persistently(lambda key=key: ring.node(hosts[0]).keyspace.router.get(key))
+            stored = await persistently(lambda key=key: ring.node(hosts[0]).data.operations.get(key))
             assert isinstance(stored, Stored) and unpack_value(stored.value) >= turn
 
     for_each_seed(12, scenario)
@@ -174,7 +174,7 @@ def test_a_paused_node_never_answers_from_before_its_pause() -> None:
         sleeper.pause()
         for key in its:
             written[key] = b"newer"
-            await persistently(lambda key=key: ring.node(ring.random.choice(others)).keyspace.router.put(key, b"newer"))
+            await persistently(lambda key=key: ring.node(ring.random.choice(others)).data.operations.put(key, b"newer"))
         sleeper.resume()
         await assert_all_there(ring, [sleeper], {key: written[key] for key in its})
         await until(ring.is_ideal, HEALED, "back, once")

@@ -52,7 +52,7 @@ def batch(n: int) -> Batch:
 def test_what_queues_up_during_a_write_is_written_and_synced_as_one() -> None:
     async def scenario() -> None:
         disk = Disk()
-        committer = Committer(disk, asyncio.get_running_loop(), to_disk=True)
+        committer = Committer(disk, asyncio.get_running_loop())
         disk.gate.clear()
         commits = [committer.commit(batch(n)) for n in range(50)]
         disk.gate.set()
@@ -71,7 +71,7 @@ def test_what_queues_up_during_a_write_is_written_and_synced_as_one() -> None:
 def test_a_failure_is_told_and_the_next_commit_begins_with_opening_anew(where: str, error: Exception) -> None:
     async def scenario() -> None:
         disk = Disk()
-        committer = Committer(disk, asyncio.get_running_loop(), to_disk=True)
+        committer = Committer(disk, asyncio.get_running_loop())
         disk.failures[where] = error
         with pytest.raises(type(error) if isinstance(error, RingError) else RingError):
             await committer.commit(batch(1))
@@ -90,7 +90,7 @@ def test_a_failure_is_told_and_the_next_commit_begins_with_opening_anew(where: s
 def test_a_batch_that_cannot_be_stored_harms_only_itself() -> None:
     async def scenario() -> None:
         disk = Disk()
-        committer = Committer(disk, asyncio.get_running_loop(), to_disk=True)
+        committer = Committer(disk, asyncio.get_running_loop())
         bad = batch(1)
         bad.put(Identifier(2), b"k", None)  # type: ignore[arg-type]
         outcomes = await asyncio.gather(*map(committer.commit, (batch(0), bad, batch(3))), return_exceptions=True)

@@ -26,7 +26,8 @@ from node.store.interface import Batch
 from node.store.rocks import open_store
 
 async def main():
-    store = await open_store(Path(sys.argv[1]), durability=sys.argv[2])
+    store = await open_store(Path(sys.argv[1]))
+    store.wait_for_disk(sys.argv[2] == "fsync")
     async def one(n):
         batch = Batch()
         for half in (b"a", b"b"):

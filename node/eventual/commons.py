@@ -1,0 +1,304 @@
+"""The data side of a node of an eventual ring: any replica takes a write, any replica answers.
+
+Put together here: where operations go, what a node answers that has come to own an arc a moment ago, and the rounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from random import Random
+
+from node.chord.household import Household
+from node.codec import Address, pack, unpack
+from node.data import Stored, Verified, Version
+from node.errors import BadUsage, BadValue, Overloaded, RingError, StoreFull, Unavailable
+from node.eventual.agreed_time import MICROS, AgreedTime
+from node.eventual.cells import Cell, Context, joined
+from node.eventual.exchange import Exchange
+from node.eventual.messages import DEPOSIT, HELD, PICK, SUMS, Deposit, Deposited, Sum
+from node.eventual.placement import Placement
+from node.eventual.shelf import EVERYTHING, Shelf, name_of
+from node.eventual.stamps import HybridClock, Stamp, writer_of
+from node.identifiers import Arc, Identifier
+from node.settings import Settings
+from node.store.interface import Batch, Store
+from node.tasks import Tasks
+from node.transport import A, Method, Q, Switchboard, Transport
+
+log = logging.getLogger(__name__)
+
+LIVED = "eventual/lived"
+REPAIRS = 32
+"""Reads being repaired at a time; further ones are answered without."""
+
+
+class Commons:
+    """One node's part in an eventual ring. Versions are (microseconds since 1970, writer)."""
+
+    def __init__(
+        self,
+        household: Household,
+        shelf: Shelf,
+        exchange: Exchange,
+        placement: Placement,
+        store: Store,
+        transport: Transport,
+        settings: Settings,
+        clock: HybridClock,
+        time: AgreedTime,
+        tasks: Tasks,
+    ) -> None:
+        self._household = household
+        self._shelf = shelf
+        self._exchange = exchange
+        self._placement = placement
+        self._store = store
+        self._transport = transport
+        self._settings = settings
+        self._clock = clock
+        self._time = time
+        self._tasks = tasks
+        self.operations = self
+        self._quiet: dict[Address, float] = {}
+        """Nodes that did not answer, and until when they are asked last."""
+        self._repairs = 0
+
+    @classmethod
+    async def open(
+        cls,
+        household: Household,
+        store: Store,
+        transport: Transport,
+        settings: Settings,
+        random: Random,
+        wall: Callable[[], float],
+        tasks: Tasks,
+        life: bytes,
+        replicas: int,
+        siblings: bool,
+    ) -> Commons:
+        """On what the store left: nothing, if this node was away for longer than tombstones are kept."""
+        time = AgreedTime(wall, settings.max_future)
+        note = await store.read_note(LIVED)
+        if note is not None and time.own() - unpack(int, note) > settings.grace * MICROS:
+            log.warning(
+                "away for longer than %g s, in which what is here may have been deleted: empty now", settings.grace
+            )
+            batch = Batch()
+            batch.delete_arc(EVERYTHING)
+            await store.commit(batch)
+        clock = HybridClock(time, settings.max_future)
+        shelf = Shelf(store, clock, settings, writer_of(life), siblings=siblings)
+        await shelf.load()
+        placement = Placement(household, replicas)
+        exchange = Exchange(shelf, placement, time, transport, settings, random, tasks)
+        return cls(household, shelf, exchange, placement, store, transport, settings, clock, time, tasks)
+
+    def connect(self, receive: Switchboard) -> None:
+        """Answer others."""
+        receive.connect(DEPOSIT, self._deposit)
+        receive.connect(PICK, self._pick)
+        receive.connect(HELD, self._held)
+        self._exchange.connect(receive)
+
+    def begin(self) -> None:
+        """Begin all rounds."""
+        self._tasks.spawn(self._exchange.keep())
+        self._tasks.spawn(self._keep_lived())
+
+    def ring_changed(self) -> None:
+        """Members of this node have other neighbours."""
+        self._placement.forget()
+        self._exchange.wanted.set()
+
+    async def join(self, seats: tuple[Identifier, ...]) -> None:
+        """Nothing to do: where members stand is known by the ring alone."""
+
+    async def serves(self) -> bool:
+        """It always does."""
+        return True
+
+    async def part(self) -> bool:
+        """Give others all that is here; True once they have it. Raises RingErrors of the network."""
+        await self._exchange.part()
+        return True
+
+    async def _keep_lived(self) -> None:
+        """Note now and then that this node lives."""
+        while True:
+            batch = Batch()
+            batch.note(LIVED, pack(self._time.micros()))
+            try:
+                await self._store.commit(batch)
+            except StoreFull as error:
+                log.debug("%s; trying again", error)
+            await asyncio.sleep(self._settings.lease_at_rest)
+
+    # -- operations ---------------------------------------------------------------------------------------------------
+
+    async def get(self, key: bytes) -> Stored | None:
+        """The value written last, as far as the replica that answers knows. Raises Unavailable."""
+        values = await self.get_all(key)
+        return values[0] if values else None
+
+    async def get_all(self, key: bytes) -> tuple[Stored, ...]:
+        """All values that stand side by side, the newest first. Raises Unavailable."""
+        cell = await self._reach(key, PICK, key, self._pick)
+        return tuple(_stored(written.stamp, written.value) for written in cell if written.value is not None)
+
+    async def put(self, key: bytes, value: bytes, over: tuple[Version, ...] = ()) -> Version:
+        """Write a packed value in place of what stands there; where siblings are kept, in place of these versions and
+        all they had replaced. Raises Unavailable, StoreFull, Overloaded."""
+        stamp = (await self._write(key, value, joined(Stamp(*version) for version in over))).newest
+        return stamp.time, stamp.writer
+
+    async def put_if(self, key: bytes, value: bytes, version: Version | None) -> Version:
+        """Raises BadUsage: two sides of a cut ring could both succeed."""
+        raise BadUsage("put_if needs a ring with --consistency chain: in an eventual one nobody knows the last version")
+
+    async def delete(self, key: bytes) -> bool:
+        """Remove a key; whether the replica that took it had a value. Raises as `put` does."""
+        return (await self._write(key, None, ())).existed
+
+    async def _write(self, key: bytes, value: bytes | None, seen: Context) -> Deposited:
+        """Have a replica take a write; what it already holds, however new, makes this one newer still."""
+        time = self._clock.next(max((stamp.time for stamp in seen), default=0))
+        while True:
+            answer = await self._reach(key, DEPOSIT, Deposit(key, value, time, seen), self._deposit)
+            if answer.taken:
+                return answer
+            time = self._clock.next(answer.newest.time)
+
+    async def _reach(self, key: bytes, method: Method[Q, A], question: Q, here: Callable[[Q], Awaitable[A]]) -> A:
+        """Ask one replica after another, then the nodes that follow, until one answers."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.operation
+        full: RingError | None = None
+        failure: RingError = Unavailable("no node is known for this key")
+        while True:
+            for node in await self._candidates(key):
+                left = deadline - loop.time()
+                if left <= 0:
+                    break
+                try:
+                    if node == self._placement.here:
+                        return await here(question)
+                    patience = min(left, self._settings.probe / 2)
+                    return await method.ask(self._transport, node, question, deadline=patience)
+                except (BadValue, Overloaded):
+                    raise
+                except StoreFull as error:
+                    full = failure = error
+                except RingError as error:
+                    failure = error
+                    self._quiet[node] = loop.time() + self._settings.call
+            if full is not None:
+                raise full
+            if loop.time() + self._settings.backoff >= deadline:
+                raise Unavailable(f"no answer for this key within {self._settings.operation} s: {failure}")
+            self._placement.forget()
+            await asyncio.sleep(self._settings.backoff)
+
+    async def _candidates(self, key: bytes) -> list[Address]:
+        nodes = await self._placement.candidates(name_of(key)[0], self._settings.probe)
+        now = asyncio.get_running_loop().time()
+        self._quiet = {node: until for node, until in self._quiet.items() if until > now}
+        replicas = nodes[: self._placement.replicas]
+        near = sorted(replicas, key=lambda node: node != self._placement.here)
+        return sorted([*near, *nodes[len(replicas) :]], key=lambda node: node in self._quiet)
+
+    # -- what this node answers ---------------------------------------------------------------------------------------
+
+    async def _deposit(self, question: Deposit) -> Deposited:
+        self._exchange.check_open()
+        if question.value is None:
+            await self._cell(question.key)  # whether there is a value to delete, others may know
+        deposited = await self._shelf.write(question, self._time.micros())
+        if deposited.taken:
+            self._tasks.spawn(self._passed_on(question.key))
+        return deposited
+
+    async def _passed_on(self, key: bytes) -> None:
+        try:
+            await self._exchange.pass_on(key)
+        except RingError as error:
+            log.debug("%s; the comparison of arcs will do it", error)
+            self._exchange.wanted.set()
+
+    async def _pick(self, key: bytes) -> Cell:
+        cell = await self._cell(key)
+        if self._repairs < REPAIRS:
+            self._tasks.spawn(self._repaired(key))
+        return cell
+
+    async def _repaired(self, key: bytes) -> None:
+        self._repairs += 1
+        try:
+            await self._exchange.repair(key)
+        except RingError as error:
+            log.debug("%s; the comparison of arcs will do it", error)
+        finally:
+            self._repairs -= 1
+
+    async def _held(self, key: bytes) -> Cell:
+        (cell,) = await self._shelf.read([key])
+        return cell
+
+    async def _cell(self, key: bytes) -> Cell:
+        """What is held here; together with what others hold while this node has not caught up with them."""
+        position = name_of(key)[0]
+        if self._exchange.is_settled(position):
+            return await self._held(key)
+        nodes = await self._placement.candidates(position, self._settings.probe / 4)
+        others = [node for node in nodes[: self._settings.successors] if node != self._placement.here]
+        answers = await asyncio.gather(*(self._held_by(node, key) for node in others))
+        found = [(key, cell) for cell in answers if cell]
+        if found:
+            await self._shelf.merge(found, self._time.micros())
+        return await self._held(key)
+
+    async def _held_by(self, node: Address, key: bytes) -> Cell:
+        try:
+            return await HELD.ask(self._transport, node, key, deadline=self._settings.probe / 4)
+        except RingError:
+            return ()
+
+    # -- looking at all of it -----------------------------------------------------------------------------------------
+
+    async def count(self, arc: Arc) -> int:
+        """How many keys there are in an arc that one member owns. Raises RingErrors of the network."""
+        (node, *_) = await self._placement.at(arc.end)
+        return (await self._sum(node, arc)).living
+
+    async def replicas(self, key: bytes) -> tuple[tuple[Address, str], ...]:
+        """The nodes that should hold a key. Raises Unavailable."""
+        nodes = await self._placement.at(name_of(key)[0])
+        return tuple((node, "replica") for node in nodes[: self._placement.replicas])
+
+    async def verify(self) -> tuple[Verified, ...]:
+        """Compare the replicas of all arcs. Raises RingErrors of the network."""
+        views = await self._household.census()
+        arcs = [Arc(views[at - 1].me.id, view.me.id) for at, view in enumerate(views)]
+        return tuple(await asyncio.gather(*map(self._verified, arcs)))
+
+    async def _verified(self, arc: Arc) -> Verified:
+        nodes = tuple((await self._placement.at(arc.end))[: self._placement.replicas])
+        try:
+            sums = await asyncio.gather(*(self._sum(node, arc) for node in nodes))
+        except RingError as error:
+            return Verified(arc, 0, nodes, f"not compared: {error}")
+        keys = max(each.living for each in sums)
+        if len({each.total for each in sums}) == 1:
+            return Verified(arc, keys, nodes, "")
+        counts = ", ".join(f"{node} has {each.living}" for node, each in zip(nodes, sums, strict=True))
+        return Verified(arc, keys, nodes, f"replicas differ, and are being compared: {counts} keys")
+
+    async def _sum(self, node: Address, arc: Arc) -> Sum:
+        (found,) = await SUMS.ask(self._transport, node, (arc,), deadline=4 * self._settings.operation)
+        return found
+
+
+def _stored(stamp: Stamp, value: bytes) -> Stored:
+    return Stored((stamp.time, stamp.writer), value)

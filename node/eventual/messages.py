@@ -1,0 +1,79 @@
+"""What nodes ask each other about records that any of them may write."""
+
+from __future__ import annotations
+
+from node.codec import Message
+from node.eventual.cells import Cell, Context
+from node.eventual.stamps import Stamp
+from node.identifiers import Arc
+from node.transport import Method
+
+
+class Deposit(Message, frozen=True):
+    """Write a packed value, None to delete, at this time, in place of what `seen` covers. All attempts of one write say
+    the same time, so that a late one changes nothing that was written since."""
+
+    key: bytes
+    value: bytes | None
+    time: int
+    seen: Context = ()
+
+
+class Deposited(Message, frozen=True):
+    """The write is on the disk of this replica; or it is not, since the key holds something of that time or later."""
+
+    taken: bool
+    newest: Stamp
+    """Of the write, or of what stands in its way."""
+    existed: bool
+    """Whether the key had a value there."""
+
+
+class Sum(Message, frozen=True):
+    """What is held of an arc: the fingerprints of its records added up, how many there are, how many have a value."""
+
+    total: bytes
+    records: int
+    living: int
+
+
+class Listing(Message, frozen=True):
+    """Keys and fingerprints of all records held of an arc; without an arc, of these keys."""
+
+    arc: Arc | None
+    records: tuple[tuple[bytes, bytes], ...]
+
+
+class Differences(Message, frozen=True):
+    """Keys of which the one asked holds something else than listed, and keys it should be given."""
+
+    other: tuple[bytes, ...]
+    wanted: tuple[bytes, ...]
+
+
+class Cells(Message, frozen=True):
+    """All that is known of some keys."""
+
+    cells: tuple[tuple[bytes, Cell], ...]
+
+
+class Burial(Message, frozen=True):
+    """All replicas of an arc hold every tombstone that reached them before `known`; those stamped before `horizon` may
+    go. Microseconds."""
+
+    arc: Arc
+    horizon: int
+    known: int
+
+
+DEPOSIT: Method[Deposit, Deposited] = Method("eventual.deposit", Deposit, Deposited)
+PICK: Method[bytes, Cell] = Method("eventual.pick", bytes, Cell)  # after asking others, if need be
+HELD: Method[bytes, Cell] = Method("eventual.held", bytes, Cell)  # what is held right there
+SUMS: Method[tuple[Arc, ...], tuple[Sum, ...]] = Method("eventual.sums", tuple[Arc, ...], tuple[Sum, ...])
+COMPARE: Method[Listing, Differences] = Method("eventual.compare", Listing, Differences)
+FETCH: Method[tuple[bytes, ...], Cells] = Method("eventual.fetch", tuple[bytes, ...], Cells)
+"""As many of these, in their order, as fit into a message, at least one."""
+GIVE: Method[Cells, Cells] = Method("eventual.give", Cells, Cells)
+"""Answered with what is not the same as given once it was taken in."""
+BURY: Method[Burial, None] = Method("eventual.bury", Burial, type(None))
+CLOCK: Method[None, int] = Method("eventual.clock", type(None), int)

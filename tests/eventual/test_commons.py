@@ -1,0 +1,255 @@
+"""Eventual rings in simulation: they answer through everything that goes wrong, and come to agree when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from node.errors import RingError
+from node.eventual.commons import Commons
+from node.eventual.shelf import name_of
+from node.replication.node import StartOptions
+from node.simulation.faults import CALM, LOSSY, Faults
+from node.simulation.process import Crashed
+from node.simulation.seeds import for_each_seed
+from node.simulation.world import Host
+from tests.simulation.rings import SimulatedRing, persistently, quick, until
+
+AGREED = 10.0
+"""Seconds after which all agree once nothing goes wrong any more and the ring is whole."""
+WHOLE = 60.0
+SAME_TIME = replace(LOSSY, drift=0.0, offset=0.0)
+"""The last writer is the last by the clocks."""
+
+
+def eventual_ring(seed: int, faults: Faults = CALM, *, siblings: bool = False) -> SimulatedRing:
+    ring = SimulatedRing(seed, faults)
+    ring.policy = StartOptions(consistency="eventual", siblings=siblings)
+    return ring
+
+
+def commons(ring: SimulatedRing, host: Host) -> Commons:
+    data = ring.node(host).data
+    assert isinstance(data, Commons)
+    return data
+
+
+async def differences(ring: SimulatedRing, keys: list[bytes]) -> list[object]:
+    """The keys that not just three nodes hold, all three the same."""
+    found: list[object] = []
+    for key in keys:
+        held = {}
+        for address, node in ring.nodes.items():
+            assert isinstance(node.data, Commons)
+            if cell := await node.data._held(key):
+                held[address] = cell
+        if len(held) != min(3, len(ring.nodes)) or len(set(held.values())) != 1:
+            found.append((key, held))
+    return found
+
+
+async def agreed(ring: SimulatedRing, keys: list[bytes], within: float = AGREED) -> None:
+    """Wait until there are none."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while left := await differences(ring, keys):
+        assert loop.time() < deadline, f"no agreement within {within} s: {left}"
+        await asyncio.sleep(0.1)
+
+
+class Writer:
+    """Writes to one key, one write after another, through whichever node is up."""
+
+    def __init__(self, ring: SimulatedRing, key: bytes) -> None:
+        self.ring = ring
+        self.key = key
+        self.possible: list[bytes | None] = [None]
+        """What it may hold in the end: the last write that was acknowledged, and all attempts since."""
+        self.refused = 0
+        self.going_on = True
+        self._number = 0
+
+    async def write(self) -> None:
+        while self.going_on:
+            up = [host for host in self.ring.world.hosts if host.address in self.ring.nodes]
+            serving = [host for host in up if self.ring.node(host).serving]
+            if serving:
+                await self._one(self.ring.random.choice(serving))
+            await asyncio.sleep(self.ring.random.expovariate(4))
+
+    async def _one(self, host: Host) -> None:
+        self._number += 1
+        value = None if self._number % 5 == 0 else b"%d" % self._number
+        self.possible.append(value)
+        work = commons(self.ring, host)
+        try:
+            await host.run(work.delete(self.key) if value is None else work.put(self.key, value))
+        except RingError:
+            self.refused += 1
+        except Crashed:
+            return
+        else:
+            self.possible = [value]
+
+
+async def suffer(ring: SimulatedRing, hosts: list[Host], events: int) -> None:
+    """One thing after another goes wrong."""
+    random = ring.random
+    for _ in range(events):
+        victim = random.choice(hosts)
+        kind = random.choice(["crash", "pause", "cut in two", "cut off"])
+        if kind == "crash":
+            ring.crash(victim)
+            await asyncio.sleep(random.uniform(0.1, 6))
+            await ring.start(random.choice([host for host in hosts if host is not victim]), victim)
+        elif kind == "pause":
+            victim.pause()
+            await asyncio.sleep(random.uniform(0.1, 6))
+            victim.resume()
+        else:
+            side = [victim] if kind == "cut off" else random.sample(hosts, len(hosts) // 2)
+            ring.world.network.partition([h.address for h in side], [h.address for h in hosts if h not in side])
+            await asyncio.sleep(random.uniform(0.1, 6))
+            ring.world.network.heal()
+        await asyncio.sleep(random.uniform(0, 3))
+
+
+def test_whatever_goes_wrong_it_answers_and_nothing_acknowledged_is_lost() -> None:
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed, SAME_TIME)
+        hosts = await ring.of(5)
+        await until(ring.is_ideal, WHOLE, "a ring")
+        writers = [Writer(ring, b"key %d" % n) for n in range(6)]
+        tasks = [asyncio.ensure_future(writer.write()) for writer in writers]
+        await suffer(ring, hosts, 5)
+        for writer in writers:
+            writer.going_on = False
+        await asyncio.gather(*tasks)
+        await until(ring.is_ideal, WHOLE, "one ring again")
+        await agreed(ring, [writer.key for writer in writers], within=30)  # messages go on being lost
+        for writer in writers:
+            stored = await persistently(lambda key=writer.key: commons(ring, hosts[0]).get(key))
+            assert (stored.value if stored is not None else None) in writer.possible, writer.key
+
+    for_each_seed(30, scenario)
+
+
+def test_both_sides_of_a_cut_take_writes_and_agree_afterwards() -> None:
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed)
+        hosts = await ring.of(6)
+        await until(ring.is_ideal, WHOLE, "a ring")
+        keys = [b"key %d" % n for n in range(30)]
+        for key in keys:
+            await commons(ring, hosts[0]).put(key, b"before")
+        await agreed(ring, keys)
+        one, other = hosts[:3], hosts[3:]
+        ring.world.network.partition([h.address for h in one], [h.address for h in other])
+        await asyncio.sleep(ring.random.uniform(0, 5))
+        for n, key in enumerate(keys):
+            await commons(ring, one[n % 3]).put(key, b"one")
+            if n % 3:
+                await commons(ring, other[n % 3]).put(key, b"other")
+            else:
+                await commons(ring, other[n % 3]).delete(key)
+        ring.world.network.heal()
+        await until(ring.is_ideal, AGREED, "one ring again")
+        await agreed(ring, keys)
+        for n, key in enumerate(keys):
+            stored = await commons(ring, hosts[n % 6]).get(key)
+            assert (stored.value if stored is not None else None) == (b"other" if n % 3 else None), key
+
+    for_each_seed(8, scenario)
+
+
+def test_values_written_side_by_side_are_kept_until_somebody_writes_over_them() -> None:
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed, siblings=True)
+        hosts = await ring.of(4)
+        await until(ring.is_ideal, WHOLE, "a ring")
+        ring.world.network.partition([h.address for h in hosts[:2]], [h.address for h in hosts[2:]])
+        await asyncio.sleep(3)
+        await commons(ring, hosts[0]).put(b"cart", b"milk")
+        await commons(ring, hosts[3]).put(b"cart", b"bread")
+        ring.world.network.heal()
+        await until(ring.is_ideal, AGREED, "one ring again")
+        await agreed(ring, [b"cart"])
+        found = await commons(ring, hosts[1]).get_all(b"cart")
+        assert {stored.value for stored in found} == {b"milk", b"bread"}
+        await commons(ring, hosts[2]).put(b"cart", b"milk and bread", tuple(stored.version for stored in found))
+        await agreed(ring, [b"cart"])
+        assert [stored.value for stored in await commons(ring, hosts[0]).get_all(b"cart")] == [b"milk and bread"]
+
+    for_each_seed(5, scenario)
+
+
+def test_who_comes_answers_at_once_and_who_leaves_leaves_everything() -> None:
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed)
+        ring.policy = replace(ring.policy, replicas=ring.random.choice([1, 2, 3]))
+        hosts = [await ring.start()]
+        written = {b"key %d" % n: b"value %d" % n for n in range(40)}
+        for key, value in written.items():
+            await commons(ring, hosts[0]).put(key, value)
+        for _ in range(4):
+            hosts.append(await ring.start(hosts[0]))
+            for key, value in written.items():
+                stored = await persistently(lambda key=key: commons(ring, hosts[-1]).get(key))
+                assert stored is not None and stored.value == value, key
+        await until(ring.is_ideal, WHOLE, "a ring")
+        while len(hosts) > 1:
+            await asyncio.sleep(ring.random.uniform(0, 3))
+            await ring.leave(hosts.pop(ring.random.randrange(len(hosts))))
+        for key, value in written.items():
+            stored = await persistently(lambda key=key: commons(ring, hosts[0]).get(key))
+            assert stored is not None and stored.value == value, key
+
+    for_each_seed(8, scenario)
+
+
+def test_tombstones_go_in_the_end_and_who_was_away_for_longer_comes_back_empty() -> None:
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed)
+        ring.settings = quick(grace=30.0, compare_period=3.0)
+        hosts = await ring.of(4)
+        await until(ring.is_ideal, WHOLE, "a ring")
+        keys = [b"key %d" % n for n in range(20)]
+        for key in keys:
+            await commons(ring, hosts[0]).put(key, b"value")
+        await agreed(ring, keys)
+        away = hosts[2]
+        ring.crash(away)
+        for key in keys:
+            await persistently(lambda key=key: commons(ring, hosts[0]).delete(key))
+        await asyncio.sleep(45)
+        for host in hosts:
+            if host is not away:
+                records = await ring.node(host).store.get_many([name_of(key) for key in keys])
+                assert records == [None] * len(keys), "the tombstones are gone everywhere"
+        await ring.start(hosts[0], away)
+        await until(ring.is_ideal, WHOLE, "a ring")
+        await asyncio.sleep(AGREED)
+        for key in keys:
+            assert await commons(ring, away).get(key) is None, "what was deleted stays deleted"
+
+    for_each_seed(3, scenario)
+
+
+def test_a_clock_that_is_years_ahead_wins_nothing() -> None:
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed)
+        hosts = await ring.of(4)
+        await until(ring.is_ideal, WHOLE, "a ring")
+        await asyncio.sleep(15)
+        hosts[1].clock.jump(3e8)
+        for n in range(20):
+            await persistently(lambda n=n: commons(ring, hosts[1]).put(b"key %d" % n, b"by the wrong clock"))
+            await asyncio.sleep(0.05)
+            await persistently(lambda n=n: commons(ring, hosts[n % 4]).put(b"key %d" % n, b"later"))
+        keys = [b"key %d" % n for n in range(20)]
+        await agreed(ring, keys)
+        for key in keys:
+            stored = await commons(ring, hosts[0]).get(key)
+            assert stored is not None and stored.value == b"later"
+
+    for_each_seed(3, scenario)
