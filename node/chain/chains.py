@@ -27,6 +27,7 @@ from node.chain.messages import (
     Read,
     Seal,
     Sealed,
+    Still,
     Write,
     Written,
 )
@@ -94,7 +95,11 @@ class Chains:
         asked = tuple(name for name, edit in edits if edit.conditional or edit.value is None)
         await self._lease.obtain()
         replica = self._holding(names)
-        existing = await replica.current(asked) if asked else {}
+        while True:
+            await replica.stirs()
+            existing = await replica.current(asked) if asked else {}
+            if not replica.is_still:
+                break
         self._check_answers(replica, replica.is_head)
         known = replica.remembers(question.operation)
         if known is not None and known.operation is not None and known.operation.number >= question.operation.number:
@@ -176,6 +181,15 @@ class Chains:
         if replica.entry.before(replica.life) != sender:
             raise NotServing(f"the sender does not come before this node in epoch {epoch} of {arc}")
         return replica
+
+    async def still(self, question: Still) -> None:
+        """Let what is under way arrive, and order nothing more for a moment. Raises NotServing."""
+        replica = self.replicas.of(question.arc)
+        if replica is None or not replica.is_head or replica.state.epoch != question.epoch:
+            raise NotServing(f"this node does not order the writes of {question.arc} in epoch {question.epoch}")
+        replica.hold_still(self._settings.freeze)
+        async with self._patience(NotServing(f"{question.arc}: what is under way does not arrive")):
+            await replica.reached(lambda: replica.stable >= replica.ordered or not replica.follows)
 
     async def seal(self, question: Seal) -> Sealed:
         """See `Replicas.seal`; only the life that the chain registered may answer."""

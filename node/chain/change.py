@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable
 
 from node.chain.cartography import Cartography, Chart
-from node.chain.messages import NEWS, SEAL, Seal
+from node.chain.messages import NEWS, SEAL, STILL, Seal, Still
 from node.chain.mirror import Destination
 from node.chain.ring_map import Entry, Life, Resident, RingMap
 from node.data import Version
@@ -76,19 +76,29 @@ class Changer:
     async def merge(self, arc: Arc) -> None:
         """One arc in place of this one and the next, if nothing of their histories is lacking anywhere.
 
-        Raises as `rechain` does, and Unavailable if something is: then both begin another epoch, which mends it.
+        Raises as `rechain` does, and Unavailable if something is: then both begin another epoch, which mends it. While
+        writes go on something always is, so both heads let arrive what is under way and hold up what is new.
         """
         chart = await self._cartography.current()
         entry = chart.ring.entry(arc)
         following = chart.ring.mergeable(entry) if entry is not None else None
         if entry is None or following is None:
             return
+        await asyncio.gather(self._stilled(chart.ring, entry), self._stilled(chart.ring, following))
         one, other = await asyncio.gather(self._all_sealed(chart.ring, entry), self._all_sealed(chart.ring, following))
         if len(set(one.values())) > 1 or len(set(other.values())) > 1:
             raise Unavailable(f"the members of {arc} are not equally far: it is merged another time")
         await self._set(chart, (entry, following), lambda ring: ring.merged(entry, following))
 
     # -- steps -------------------------------------------------------------------------------------------------------
+
+    async def _stilled(self, ring: RingMap, entry: Entry) -> None:
+        """Have the head let everything under way arrive, and order nothing more until the arc is sealed."""
+        resident = ring.resident(entry.head)
+        if resident is None:
+            raise Unavailable(f"the head of {entry.arc} has left")
+        question = Still(entry.arc, entry.epoch)
+        await STILL.ask(self._transport, resident.address, question, deadline=self._settings.freeze)
 
     async def _seal(self, ring: RingMap, entry: Entry) -> dict[Life, Version]:
         """Seal all members of a chain; who did, and how far each goes. Raises Unavailable if none did."""

@@ -79,6 +79,7 @@ class Keyspace:
         receive.connect(m.READ, self.chains.read)
         receive.connect(m.LINK, self.chains.link)
         receive.connect(m.APPEND, self.chains.append)
+        receive.connect(m.STILL, self.chains.still)
         receive.connect(m.SEAL, self.chains.seal)
         receive.connect(m.BEGIN, self._source.begin)
         receive.connect(m.PULL, self._source.pull)

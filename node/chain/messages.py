@@ -139,6 +139,13 @@ class Seal(Message, frozen=True):
     life: Life
 
 
+class Still(Message, frozen=True):
+    """Order no more writes for a moment, and answer when all ordered before are on every member's disk."""
+
+    arc: Arc
+    epoch: int
+
+
 class Sealed(Message, frozen=True):
     """It is sealed for good, and its content goes so far."""
 
@@ -195,6 +202,7 @@ WRITE: Method[Write, Written] = Method("chain.write", Write, Written)
 READ: Method[Read, tuple[Stored | None, ...]] = Method("chain.read", Read, tuple[Stored | None, ...])
 LINK: Method[Link, Linked] = Method("chain.link", Link, Linked)
 APPEND: Method[Append, None] = Method("chain.append", Append, type(None))
+STILL: Method[Still, None] = Method("chain.still", Still, type(None))
 SEAL: Method[Seal, Sealed] = Method("chain.seal", Seal, Sealed)
 BEGIN: Method[BeginMirror, bytes] = Method("chain.mirror", BeginMirror, bytes)
 PULL: Method[Pull, Pulled] = Method("chain.pull", Pull, Pulled)

@@ -94,6 +94,7 @@ class Replica:
         """Log that only the rest of the chain may still need."""
         self._changed = asyncio.Event()
         self._writing = False
+        self._still_until = float("-inf")
         self.watches: list[Watch] = []
         self.looks: list[Look] = []
 
@@ -166,6 +167,24 @@ class Replica:
         """Raises Overloaded while too much is on its way down the chain."""
         if self._under_way_size > WINDOW:
             raise Overloaded("the chain of this key takes no more at the moment: slow down and try again")
+
+    def hold_still(self, seconds: float) -> None:
+        """Have writes wait for so long, or until this replica is another."""
+        self._still_until = asyncio.get_running_loop().time() + seconds
+
+    @property
+    def is_still(self) -> bool:
+        """Whether writes have to wait."""
+        return not self.gone and asyncio.get_running_loop().time() < self._still_until
+
+    async def stirs(self) -> None:
+        """Wait until writes need not wait."""
+        while self.is_still:
+            try:
+                async with asyncio.timeout_at(self._still_until):
+                    await self.changes()
+            except TimeoutError:
+                return
 
     def take(self, commands: tuple[Command, ...]) -> asyncio.Future[None]:
         """Order commands behind all before. The result is done once they are durable, and StoreFull if they are not

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -72,6 +73,31 @@ def test_one_client_alone_is_not_held_up_by_nodes_that_join() -> None:
         assert number > 20
 
     for_each_seed(10, scenario)
+
+
+def test_arcs_are_merged_though_writes_never_stop() -> None:
+    """A write that is always somewhere in the chain must not put the merge off for ever."""
+
+    async def scenario(seed: int) -> None:
+        ring = ChainRing(seed, replace(CALM, delay=0.01))
+        hosts = await ring.of(4)
+        await until(ring.is_settled, SETTLED, "settled")
+        going_on = True
+
+        async def write(number: int) -> None:
+            while going_on:
+                key = b"key %d" % ring.random.randrange(200)
+                await persistently(lambda: ring.space(hosts[number % 2]).operations.put(key, b"value"))
+
+        writers = [asyncio.ensure_future(write(number)) for number in range(40)]
+        await persistently(lambda: hosts[3].run(ring.space(hosts[3]).part()))
+        ring.crash(hosts[3])
+        await until(ring.is_settled, 10, "merged")
+        going_on = False
+        await asyncio.gather(*writers)
+        assert max(entry.epoch for entry in ring.map.entries) < 60
+
+    for_each_seed(5, scenario)
 
 
 def test_any_two_of_five_die_for_good_one_after_the_other_was_made_up_for() -> None:
