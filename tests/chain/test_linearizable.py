@@ -24,13 +24,13 @@ def test_nodes_one_at_a_time_crash_pause_are_cut_off_and_lose_their_disks(replic
         hosts = await ring.of(5)
         await until(ring.is_settled, SETTLED, "settled")
         clients = Clients(ring, seed)
-        await chaos(ring, hosts, 6, wipe=replicas > 1)
+        await chaos(ring, hosts, 3, wipe=replicas > 1)
         await clients.stop()
         assert_linearizable(clients)
         await until(ring.is_settled, SETTLED, "settled again")
         assert not ring.failures
 
-    for_each_seed(30, scenario)
+    for_each_seed(100, scenario)
 
 
 def test_a_dead_node_is_done_without_and_comes_back() -> None:
