@@ -35,7 +35,7 @@ from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.codec import pack, unpack
 from node.data import Stored, Version
-from node.errors import Moved, NotServing, OutcomeUnknown
+from node.errors import Moved, NotServing, OutcomeUnknown, StoreFull
 from node.identifiers import Arc, Identifier
 from node.settings import Settings
 from node.store.interface import Cursor
@@ -138,12 +138,14 @@ class Chains:
         return written
 
     async def _stable(self, replica: Replica, version: Version, outcome: Outcome) -> Written:
-        unknown = OutcomeUnknown("the rest of the chain did not confirm the write in time: try again")
-        async with self._patience(unknown):
-            try:
-                await replica.reached(lambda: replica.stable >= version)
-            except NotServing:
-                raise unknown from None
+        try:
+            async with self._patience(NotServing("it took too long")):
+                while replica.stable < version:
+                    await replica.confirmed(version)
+                    await replica.reached(lambda: replica.follows)
+        except (NotServing, StoreFull) as error:
+            why = replica.trouble or error
+            raise OutcomeUnknown(f"the rest of the chain did not confirm the write: {why}") from None
         return Written(version, outcome)
 
     def _patience(self, otherwise: Exception) -> _Patience:
@@ -170,7 +172,7 @@ class Chains:
         if new:
             await replica.take(new)
         async with self._patience(NotServing(f"{replica.arc}: the rest of the chain is slow")):
-            await replica.reached(lambda: replica.stable >= question.last or not replica.follows)
+            await replica.confirmed(question.last)
         if replica.stable < question.last:
             raise NotServing(f"{replica.arc} was sealed meanwhile")
 

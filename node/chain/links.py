@@ -53,6 +53,7 @@ class Links:
                 await self._stream(replica, epoch)
             except RingError as error:
                 log.debug("%s: link: %s; trying again", replica, error)
+                replica.hindered(error)
             lasted = asyncio.get_running_loop().time() - began
             attempt = 0 if lasted > self._settings.call else min(attempt + 1, 6)
             await asyncio.sleep(min(self._settings.backoff * 2**attempt, self._settings.backoff_limit) / 4)
@@ -89,6 +90,7 @@ class Links:
     async def _send(self, replica: Replica, to: Address, message: Append) -> None:
         await APPEND.ask(self._transport, to, message, deadline=self._settings.call)
         if _lasts(replica, message.epoch):
+            replica.hindered(None)
             replica.make_stable(min(message.last, replica.position))
 
     @staticmethod

@@ -22,7 +22,7 @@ from node.chain.messages import NEVER, Change, Command, Logged, Name, Operation,
 from node.chain.ring_map import Entry, Life
 from node.codec import pack, unpack
 from node.data import Stored, Version
-from node.errors import NotServing, Overloaded, StoreFull
+from node.errors import NotServing, Overloaded, RingError, StoreFull
 from node.identifiers import Arc
 from node.settings import MIB
 from node.store.interface import Batch, Store
@@ -94,6 +94,8 @@ class Replica:
         """Log that only the rest of the chain may still need."""
         self._changed = asyncio.Event()
         self._writing = False
+        self.trouble: RingError | None = None
+        """Why the link to the next one does not work, while it does not."""
         self._still_until = float("-inf")
         self.watches: list[Watch] = []
         self.looks: list[Look] = []
@@ -164,7 +166,9 @@ class Replica:
         return (epoch, sequence + 1) if epoch == self.state.epoch else (self.state.epoch, 1)
 
     def check_room(self) -> None:
-        """Raises Overloaded while too much is on its way down the chain."""
+        """Raises Overloaded while too much is on its way down, StoreFull while a disk further down is full."""
+        if isinstance(self.trouble, StoreFull):
+            raise self.trouble
         if self._under_way_size > WINDOW:
             raise Overloaded("the chain of this key takes no more at the moment: slow down and try again")
 
@@ -288,6 +292,25 @@ class Replica:
                 command = self._under_way.pop(self._unconfirmed.popleft().version, None)
                 self._under_way_size -= _size(command) if command else 0
             self._notify()
+
+    def hindered(self, error: RingError | None) -> None:
+        """The link to the next one does not work, or works again."""
+        if error is not self.trouble:
+            self.trouble = error
+            self._notify()
+
+    async def confirmed(self, version: Version) -> None:
+        """Wait until the whole rest of the chain has everything up to `version`, or this replica does not follow.
+
+        Raises StoreFull once a disk further down is full, NotServing when the replica stands for nothing any more.
+        """
+
+        def decided() -> bool:
+            return self.stable >= version or not self.follows or isinstance(self.trouble, StoreFull)
+
+        await self.reached(decided)
+        if self.stable < version and isinstance(self.trouble, StoreFull):
+            raise self.trouble
 
     async def reached(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition on this replica holds; it is looked at after every change. Raises NotServing when the

@@ -111,7 +111,7 @@ class Router:
             except TRY_AGAIN as error:
                 failure: RingError = error
             except OutcomeUnknown as error:
-                failure = unknown = error
+                failure, unknown = error, unknown or error  # the first attempt had the time to find out why
             except StoreFull:
                 if unknown is not None:
                     raise unknown from None
@@ -141,7 +141,8 @@ class Router:
         resident = ring.resident(life)
         if resident is None:
             raise NotServing("the ring map is changing: try again")
-        patience = min(max(left, 0.001), self._settings.call if method is WRITE else self._settings.probe)
+        patience = 1.25 * self._settings.call if method is WRITE else self._settings.probe  # a head takes `call`
+        patience = min(max(left, 0.001), patience)
         return await method.ask(self._transport, resident.address, question, deadline=patience)
 
     async def _read_map(self, left: float) -> RingError | None:
