@@ -17,8 +17,8 @@ SETTLED = 120.0
 """Virtual seconds in which every arc is where it should be."""
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 3])
-def test_nodes_one_at_a_time_crash_pause_are_cut_off_and_lose_their_disks(replicas: int) -> None:
+@pytest.mark.parametrize(("replicas", "seeds"), [(1, 50), (2, 100), (3, 150)])
+def test_nodes_one_at_a_time_crash_pause_are_cut_off_and_lose_their_disks(replicas: int, seeds: int) -> None:
     async def scenario(seed: int) -> None:
         ring = ChainRing(seed, LOSSY, replicas=replicas)
         hosts = await ring.of(5)
@@ -30,7 +30,7 @@ def test_nodes_one_at_a_time_crash_pause_are_cut_off_and_lose_their_disks(replic
         await until(ring.is_settled, SETTLED, "settled again")
         assert not ring.failures
 
-    for_each_seed(100, scenario)
+    for_each_seed(seeds, scenario)
 
 
 def test_a_dead_node_is_done_without_and_comes_back() -> None:

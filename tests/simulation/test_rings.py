@@ -225,7 +225,7 @@ def test_the_invariant_holds_at_every_step_of_a_ring_that_changes() -> None:
         await change_at_random(ring, hosts, 12)
         await until(lambda: ring.is_ideal(fingers=True), HEALED, "right after it changed")
 
-    for_each_seed(80, scenario)
+    for_each_seed(60, scenario)
 
 
 async def grow_and_suffer(seed: int, nodes: int, members: int) -> None:
