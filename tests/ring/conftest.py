@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.ring.hosts import HOSTS, Hosts
 from tests.ring.nodes import RingOfProcesses
 
 
@@ -18,3 +20,18 @@ def ring(tmp_path: Path) -> Iterator[RingOfProcesses]:
         yield processes
     finally:
         processes.close()
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    """Hosts on this machine, taken down at the end."""
+    made = Hosts(HOSTS)
+    try:
+        made.up()
+    except subprocess.CalledProcessError as error:
+        made.down()
+        pytest.skip(f"network namespaces cannot be made here: {error.stderr.decode().strip()}")
+    try:
+        yield made
+    finally:
+        made.down()

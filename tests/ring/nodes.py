@@ -95,14 +95,23 @@ class NodeProcess:
                 raise AssertionError(f"no ready line from {self.words}, exit {self.process.poll()}: {log}")
         return self
 
+    def connect(self) -> Any:
+        """A stock RPyC client of it."""
+        return rpyc.connect(self.host, self.port, config={"sync_request_timeout": 20})
+
     @contextmanager
     def connection(self) -> Iterator[Any]:
-        """A stock RPyC client of it: the root."""
-        connection = rpyc.connect(self.host, self.port, config={"sync_request_timeout": 20})
+        """The root of such a client."""
+        connection = self.connect()
         try:
             yield connection.root
         finally:
             connection.close()
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """One remote call."""
+        with self.connection() as root:
+            return getattr(root, name)(*arguments)
 
     def members(self) -> tuple[str, ...]:
         """The ids of the ring as this node lists it."""

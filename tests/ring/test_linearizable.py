@@ -1,4 +1,4 @@
-"""Real processes and plain clients, with kill -9 and SIGSTOP one at a time: the history is linearizable."""
+"""Real processes and plain clients; one node at a time is killed, stopped or cut off: the history is linearizable."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-import rpyc
 
 from node.simulation.linearizability import CONFLICT, History, check
+from tests.ring.hosts import Hosts, needs_namespaces, ring_on
 from tests.ring.nodes import NodeProcess, RingOfProcesses, eventually, is_remote
 
 KEYS = 20
@@ -45,7 +46,7 @@ class Client(threading.Thread):
     def _visit(self, node: NodeProcess) -> None:
         """A few operations through one node."""
         try:
-            connection = rpyc.connect(node.host, node.port, config={"sync_request_timeout": 20})
+            connection = node.connect()
             root = connection.root
         except (OSError, EOFError):
             time.sleep(0.05)
@@ -90,28 +91,36 @@ class Client(threading.Thread):
         return True
 
 
-def run_for(ring: RingOfProcesses, seconds: float, path: Path) -> None:
-    nodes = ring.of(5)
-    with nodes[0].connection() as root:
-        eventually(lambda: all(not arc[4] for arc in root.verify()), what="three replicas of everything")
+Mishap = Callable[[NodeProcess, random.Random], None]
+
+
+def killed(victim: NodeProcess, chance: random.Random) -> None:
+    victim.kill()
+    time.sleep(chance.uniform(0, 4))
+    victim.start()
+
+
+def stopped(victim: NodeProcess, chance: random.Random) -> None:
+    victim.signal(signal.SIGSTOP)
+    time.sleep(chance.uniform(0.1, 6))
+    victim.signal(signal.SIGCONT)
+
+
+def run_for(nodes: list[NodeProcess], seconds: float, path: Path, mishaps: list[Mishap]) -> None:
+    def compared() -> bool:
+        return all(not arc[4] or "not compared" in arc[4] for arc in nodes[0].call("verify"))
+
+    eventually(compared, what="three replicas of everything")
     history, lock = History(), threading.Lock()
     clients = [Client(number, nodes, history, lock) for number in range(CLIENTS)]
     for client in clients:
         client.start()
-    chance = random.Random(1)
+    seed = random.randrange(10**6)
+    chance = random.Random(seed)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        victim = chance.choice(nodes)
-        if chance.random() < 0.5:
-            victim.kill()
-            time.sleep(chance.uniform(0, 4))
-            victim.start()
-        else:
-            victim.signal(signal.SIGSTOP)
-            time.sleep(chance.uniform(0.1, 6))
-            victim.signal(signal.SIGCONT)
-        with nodes[0].connection() as root:
-            eventually(lambda root=root: all(not a[4] for a in root.verify() if "not compared" not in a[4]), 60)
+        chance.choice(mishaps)(chance.choice(nodes), chance)
+        eventually(compared, 60, "three replicas of everything again")
     for client in clients:
         client.going_on = False
     for client in clients:
@@ -119,15 +128,29 @@ def run_for(ring: RingOfProcesses, seconds: float, path: Path) -> None:
         assert client.error is None and not client.is_alive()
     history.dump(path)
     verdict = check(history)
-    assert verdict, f"{verdict}\nthe history is in {path}"
+    assert verdict, f"{verdict}\nthe history is in {path}, the mishaps are those of seed {seed}"
     done = [operation for operation in history.operations if operation.outcome == "ok"]
     assert len(done) > 100
 
 
 def test_a_history_of_plain_clients_is_linearizable(ring: RingOfProcesses, tmp_path: Path) -> None:
-    run_for(ring, 8, tmp_path / "history")
+    run_for(ring.of(5), 8, tmp_path / "history", [killed, stopped])
 
 
+@needs_namespaces
 @pytest.mark.soak
-def test_a_minute_of_plain_clients_is_linearizable(ring: RingOfProcesses, tmp_path: Path) -> None:
-    run_for(ring, 60, tmp_path / "history")
+def test_a_minute_of_plain_clients_is_linearizable(hosts: Hosts, tmp_path: Path) -> None:
+    ring = ring_on(hosts, tmp_path, count=5)
+
+    def cut_off(victim: NodeProcess, chance: random.Random) -> None:
+        others = [n for n, node in enumerate(ring.nodes) if node is not victim]
+        away = chance.choice([others, chance.sample(others, chance.randrange(1, len(others)))])
+        hosts.cut([ring.nodes.index(victim)], away)
+        time.sleep(chance.uniform(0.1, 6))
+        hosts.heal()
+
+    try:
+        ring.agreed(5)
+        run_for(ring.nodes, 60, tmp_path / "history", [killed, stopped, cut_off])
+    finally:
+        ring.close()
