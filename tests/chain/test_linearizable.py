@@ -11,7 +11,7 @@ from node.simulation.faults import CALM, LOSSY
 from node.simulation.seeds import for_each_seed
 from tests.chain.chaos import Clients, assert_linearizable, chaos
 from tests.chain.rig import ChainRing
-from tests.simulation.rings import persistently, until
+from tests.simulation.rings import persistently, quick, until
 
 SETTLED = 120.0
 """Virtual seconds in which every arc is where it should be."""
@@ -137,3 +137,30 @@ def test_all_crash_at_once_under_load_and_nothing_acknowledged_is_lost() -> None
         await until(ring.is_settled, SETTLED, "settled again")
 
     for_each_seed(20, scenario)
+
+
+async def come_and_go(seed: int, events: int) -> None:
+    """Joins and leaves one after another, some before the ring has settled from the last."""
+    ring = ChainRing(seed, CALM, quick(settle_period=0.2))
+    hosts = await ring.of(5)
+    for event in range(events):
+        if len(hosts) < 4 or (len(hosts) < 10 and ring.random.random() < 0.5):
+            hosts.append(await ring.start())
+        else:
+            leaver = hosts.pop(ring.random.randrange(len(hosts)))
+            await persistently(lambda leaver=leaver: leaver.run(ring.space(leaver).part()))
+            ring.crash(leaver)
+        if event % 20 == 0:
+            await until(ring.is_settled, SETTLED, f"settled after {event} joins and leaves")
+        assert len(ring.map.entries) <= 3 * len(hosts), f"after {event} joins and leaves"
+    await until(ring.is_settled, SETTLED, "settled in the end")
+    assert len(ring.map.entries) == len(ring.map.residents) == len(hosts)
+
+
+def test_the_map_does_not_grow_with_nodes_that_come_and_go() -> None:
+    for_each_seed(2, lambda seed: come_and_go(seed, 60))
+
+
+@pytest.mark.soak
+def test_the_map_does_not_grow_over_ten_thousand_joins_and_leaves() -> None:
+    for_each_seed(1, lambda seed: come_and_go(seed, 10_000), max_seconds=7200)
