@@ -41,10 +41,12 @@ soak: setup
 	RPYCHORD_SEED=1000-3999 $(BIN)/python -m pytest -q -n 2 tests/simulation/test_rings.py -k "pointer or invariant" --timeout 7200
 	RPYCHORD_SEED=1000-1199 $(BIN)/python -m pytest -q -n 2 tests/simulation/test_rings.py --timeout 7200
 	RPYCHORD_SEED=1000-2999 $(BIN)/python -m pytest -q -n 2 tests/register -k "one_register or no_lease" --timeout 7200
+	RPYCHORD_SEED=1000-2999 $(BIN)/python -m pytest -q -n 2 tests/eventual/test_commons.py --timeout 36000
 	RPYCHORD_SEED=1000-10999 $(BIN)/python -m pytest -q -n 2 tests/chain/test_linearizable.py --timeout 36000
 
 bench: setup
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench transport
+	$(BIN)/python -m bench ring
 
 lint: setup
 	$(BIN)/ruff check .

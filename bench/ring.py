@@ -1,0 +1,128 @@
+"""Rings of three nodes on this machine: put and get, one at a time and 64 in flight, for every kind of replication.
+
+`python -m bench ring [--seconds S] [--keys N]`. One at a time goes through a stock RPyC client, 64 in flight through
+our awaited calls; all go to one node, which takes them to the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import rpyc
+import uvloop
+
+from node.remote.pool import connect
+from node.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+IN_FLIGHT = 64
+VALUE = "v" * 100
+
+
+class Ring:
+    """Three `python server.py`."""
+
+    def __init__(self, directory: Path, *words: str) -> None:
+        self.processes: list[subprocess.Popen[str]] = []
+        self.port = 0
+        for n in range(3):
+            joining = ["127.0.0.1", str(self.port), "0"] if n else ["--port", "0", *words]
+            command = [sys.executable, str(ROOT / "server.py"), *joining, "--data", str(directory / str(n))]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            self.processes.append(process)
+            assert process.stdout is not None
+            ready = process.stdout.readline().split()
+            if not ready:
+                raise SystemExit(f"a node did not start: {' '.join(command)}")
+            self.port = self.port or int(ready[1].rsplit(":", 1)[1])
+
+    def whole(self) -> None:
+        """Wait until every arc has its replicas."""
+        connection = rpyc.connect("127.0.0.1", self.port, config={"sync_request_timeout": 30})
+        while any(problem for *_, problem in connection.root.verify()):
+            time.sleep(0.1)
+        connection.close()
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+def one_at_a_time(port: int, method: str, keys: int, seconds: float) -> list[float]:
+    """Seconds that each call took."""
+    connection = rpyc.connect("127.0.0.1", port, config={"sync_request_timeout": 30})
+    call = getattr(connection.root, method)
+    taken: list[float] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        key = f"key {random.randrange(keys)}"
+        began = time.perf_counter()
+        call(key, VALUE) if method == "put" else call(key)
+        taken.append(time.perf_counter() - began)
+    connection.close()
+    return taken
+
+
+def in_flight(port: int, method: str, keys: int, seconds: float) -> list[float]:
+    """The same with 64 calls under way."""
+
+    async def run() -> list[float]:
+        connection = await connect("127.0.0.1", port, Settings(), deadline=5.0)
+        taken: list[float] = []
+        until = time.perf_counter() + seconds
+
+        async def worker(call: Callable[..., Awaitable[object]]) -> None:
+            while time.perf_counter() < until:
+                key = f"key {random.randrange(keys)}"
+                began = time.perf_counter()
+                await (call(method, key, VALUE, deadline=30.0) if method == "put" else call(method, key, deadline=30.0))
+                taken.append(time.perf_counter() - began)
+
+        await asyncio.gather(*(worker(connection.call) for _ in range(IN_FLIGHT)))
+        connection.close()
+        return taken
+
+    result: list[float] = uvloop.run(run())
+    return result
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    options.add_argument("--keys", type=int, default=10_000)
+    wanted = options.parse_args()
+    print(f"{os.cpu_count()} cores; three nodes, {wanted.keys:,} keys, values of {len(VALUE)} bytes; times in ms")
+    heads = ("put/s", "p50", "p99", "get/s", "p50", "p99")
+    print(f"{'ring':24}{'':12}" + "".join(f"{head:>9}" for head in heads))
+    for consistency, durability, k in itertools.product(("chain", "eventual"), ("fsync", "os"), (1, 2, 3)):
+        words = ("--consistency", consistency, "--durability", durability, "--replicas", str(k))
+        with tempfile.TemporaryDirectory() as directory:
+            ring = Ring(Path(directory), *words)
+            try:
+                ring.whole()
+                for how, measure in (("one", one_at_a_time), (f"{IN_FLIGHT}", in_flight)):
+                    cells = ""
+                    for method in ("put", "get"):
+                        began = time.perf_counter()
+                        taken = sorted(measure(ring.port, method, wanted.keys, wanted.seconds))
+                        rate = len(taken) / (time.perf_counter() - began)
+                        p50, p99 = (1000 * taken[int(len(taken) * share)] for share in (0.5, 0.99))
+                        cells += f"{rate:>9,.0f}{p50:>9.2f}{p99:>9.2f}"
+                    print(f"{f'{consistency} {durability} k={k}':24}{how:>12}{cells}", flush=True)
+            finally:
+                ring.close()
+
+
+if __name__ == "__main__":
+    main()
