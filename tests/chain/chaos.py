@@ -19,10 +19,12 @@ KEYS = 3
 class Clients:
     """Clients of any nodes, on few keys, and the history of what they did."""
 
-    def __init__(self, ring: ChainRing, seed: int, count: int = 6) -> None:
+    def __init__(self, ring: ChainRing, seed: int, count: int = 6, rate: float = 20) -> None:
+        """`rate`: operations a second of each client."""
         self.ring = ring
         self.history = History(asyncio.get_running_loop().time)
         self.going_on = True
+        self._rate = rate
         self._values = 0
         self._versions: dict[str, tuple[int, ...] | None] = {}
         self._tasks = [asyncio.ensure_future(self._client(n, Random(f"client {seed} {n}"))) for n in range(count)]
@@ -37,7 +39,7 @@ class Clients:
             hosts = [host for host in self.ring.world.hosts if host.address in self.ring.spaces]
             if hosts:
                 await self._one(number, random, random.choice(hosts))
-            await asyncio.sleep(random.expovariate(20))
+            await asyncio.sleep(random.expovariate(self._rate))
 
     async def _one(self, number: int, random: Random, host: Host) -> None:
         router = self.ring.space(host).operations

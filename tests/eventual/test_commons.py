@@ -131,7 +131,7 @@ def test_whatever_goes_wrong_it_answers_and_nothing_acknowledged_is_lost() -> No
             stored = await persistently(lambda key=writer.key: commons(ring, hosts[0]).get(key))
             assert (stored.value if stored is not None else None) in writer.possible, writer.key
 
-    for_each_seed(30, scenario)
+    for_each_seed(20, scenario)
 
 
 def test_both_sides_of_a_cut_take_writes_and_agree_afterwards() -> None:
