@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.ring.nodes import ROOT, NodeProcess, RingOfProcesses, eventually
 
-KEYS = 6_000
+KEYS = 4_000
 
 
 def started(tmp_path: Path, node: NodeProcess) -> subprocess.Popen[str]:

@@ -61,7 +61,7 @@ def test_a_ring_comes_up_and_every_pointer_is_right(faults: Faults) -> None:
         await until(ring.is_ideal, HEALED, "right lists and predecessors")
         await until(lambda: ring.is_ideal(fingers=True), HEALED, "right fingers")
 
-    for_each_seed(60, scenario)
+    for_each_seed(50, scenario)
 
 
 def test_one_node_answers_for_a_point_at_every_step_while_nodes_join_leave_and_sleep() -> None:
@@ -225,7 +225,7 @@ def test_the_invariant_holds_at_every_step_of_a_ring_that_changes() -> None:
         await change_at_random(ring, hosts, 12)
         await until(lambda: ring.is_ideal(fingers=True), HEALED, "right after it changed")
 
-    for_each_seed(60, scenario)
+    for_each_seed(50, scenario)
 
 
 async def grow_and_suffer(seed: int, nodes: int, members: int) -> None:
