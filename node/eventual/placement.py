@@ -42,10 +42,6 @@ class Placement:
             if member.state.arc is not None
         ]
 
-    def owns(self, point: Identifier) -> bool:
-        """Whether a member of this node owns a point."""
-        return any(point in arc for arc in self._household.residence.responsible())
-
     async def at(self, point: Identifier) -> list[Address]:
         """The nodes that follow a point, the k replicas first. Raises Unavailable."""
         for arc, others in self.own():
