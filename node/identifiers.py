@@ -130,3 +130,7 @@ class Arc:
 
     def __str__(self) -> str:
         return f"({self.start.hex[:8]}..{self.end.hex[:8]}]"
+
+
+EVERYTHING = Arc(Identifier(0), Identifier(0))
+"""The whole ring."""

@@ -16,7 +16,7 @@ from node.chain.ring_map import Entry, Life, RingMap
 from node.codec import pack, unpack
 from node.data import Version
 from node.errors import Moved, StoreFull
-from node.identifiers import Arc, Identifier
+from node.identifiers import EVERYTHING, Arc, Identifier
 from node.store.interface import Batch, Store
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Replicas:
             logged = {int(each.removeprefix(log_prefix(uid)), 16): unpack(Logged, body) for each, body in notes}
             self._all.append(self._replica(uid, unpack(ReplicaState, note), logged))
         batch = Batch()
-        for arc in subtract((Arc(Identifier(0), Identifier(0)),), (replica.arc for replica in self._all)):
+        for arc in subtract((EVERYTHING,), (replica.arc for replica in self._all)):
             batch.delete_arc(arc)
         await self.store.commit(batch)
 

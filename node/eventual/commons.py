@@ -19,9 +19,9 @@ from node.eventual.cells import Cell, Context, joined
 from node.eventual.exchange import Exchange
 from node.eventual.messages import DEPOSIT, HELD, PICK, SUMS, Deposit, Deposited, Sum
 from node.eventual.placement import Placement
-from node.eventual.shelf import EVERYTHING, Shelf, name_of
+from node.eventual.shelf import Shelf, name_of
 from node.eventual.stamps import HybridClock, Stamp, writer_of
-from node.identifiers import Arc, Identifier
+from node.identifiers import EVERYTHING, Arc, Identifier
 from node.settings import Settings
 from node.store.interface import Batch, Store
 from node.tasks import Tasks
@@ -274,8 +274,7 @@ class Commons:
 
     async def replicas(self, key: bytes) -> tuple[tuple[Address, str], ...]:
         """The nodes that should hold a key. Raises Unavailable."""
-        nodes = await self._placement.at(name_of(key)[0])
-        return tuple((node, "replica") for node in nodes[: self._placement.replicas])
+        return tuple((node, "replica") for node in await self._placement.replicas_at(name_of(key)[0]))
 
     async def verify(self) -> tuple[Verified, ...]:
         """Compare the replicas of all arcs. Raises RingErrors of the network."""
@@ -284,7 +283,7 @@ class Commons:
         return tuple(await asyncio.gather(*map(self._verified, arcs)))
 
     async def _verified(self, arc: Arc) -> Verified:
-        nodes = tuple((await self._placement.at(arc.end))[: self._placement.replicas])
+        nodes = tuple(await self._placement.replicas_at(arc.end))
         try:
             sums = await asyncio.gather(*(self._sum(node, arc) for node in nodes))
         except RingError as error:

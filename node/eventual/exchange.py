@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from random import Random
 
 from node.codec import Address, pack
@@ -92,8 +92,7 @@ class Exchange:
 
     async def pass_on(self, key: bytes) -> None:
         """Bring a record to all its replicas in the background."""
-        nodes = await self._placement.at(name_of(key)[0])
-        for node in nodes[: self._placement.replicas]:
+        for node in await self._placement.replicas_at(name_of(key)[0]):
             if node != self._placement.here:
                 self._owe(node, key)
 
@@ -127,12 +126,12 @@ class Exchange:
     async def _excuse(self, node: Address, owed: dict[bytes, None], keys: Iterable[bytes]) -> None:
         """What a node should not hold any more it is not owed any more."""
         for key in keys:
-            if node not in (await self._placement.at(name_of(key)[0]))[: self._placement.replicas]:
+            if node not in await self._placement.replicas_at(name_of(key)[0]):
                 owed.pop(key, None)
 
     async def repair(self, key: bytes) -> None:
         """Compare one record with another replica of it: somebody reads it."""
-        nodes = (await self._placement.at(name_of(key)[0]))[: self._placement.replicas]
+        nodes = await self._placement.replicas_at(name_of(key)[0])
         others = [node for node in nodes if node != self._placement.here]
         if others:
             (cell,) = await self._shelf.read([key])
@@ -292,26 +291,24 @@ class Exchange:
 
     async def _hand_over_strays(self) -> bool:
         done = True
-        point = self._shelf.next_held(0)
-        while point is not None:
-            try:
-                arc, nodes = await self._arc_from(point)
-            except RingError:
-                return False
-            replicas = nodes[: self._placement.replicas]
-            if self._placement.here not in replicas:
-                done = await self._attempt(self._hand_over(arc, replicas)) and done
-            point = self._next_after(arc)
+        try:
+            async for arc, nodes in self._held_arcs():
+                replicas = nodes[: self._placement.replicas]
+                if self._placement.here not in replicas:
+                    done = await self._attempt(self._hand_over(arc, replicas)) and done
+        except RingError as error:
+            log.debug("%s; trying again", error)
+            return False
         return done
 
-    async def _arc_from(self, point: int) -> tuple[Arc, list[Address]]:
-        """From a point as far as its owner's arc reaches without passing zero, and the nodes that follow."""
-        end, _ = await self._placement.owner(Identifier(point))
-        last = int(end) if end >= point else RING - 1
-        return Arc(before(point), Identifier(last)), await self._placement.at(Identifier(point))
-
-    def _next_after(self, arc: Arc) -> int | None:
-        return self._shelf.next_held(int(arc.end) + 1) if arc.end < RING - 1 else None
+    async def _held_arcs(self) -> AsyncIterator[tuple[Arc, list[Address]]]:
+        """Where anything is held: arcs of one owner each, which do not pass zero, and the nodes that follow."""
+        point = self._shelf.next_held(0)
+        while point is not None:
+            end, _ = await self._placement.owner(Identifier(point))
+            last = int(end) if end >= point else RING - 1
+            yield Arc(before(point), Identifier(last)), await self._placement.at(Identifier(point))
+            point = self._shelf.next_held(last + 1) if last + 1 < RING else None
 
     async def _hand_over(self, arc: Arc, nodes: Iterable[Address]) -> None:
         """Have nodes hold these records of ours, and let go of them. Only those are compared: this node wants no
@@ -326,13 +323,8 @@ class Exchange:
     async def part(self) -> None:
         """Take nothing more, and give others all that is here. Raises RingErrors of the network: try again."""
         self.closing = True
-        for arc, others in self._placement.own():
-            await self._give_to_some(arc, others)
-        point = self._shelf.next_held(0)
-        while point is not None:
-            arc, nodes = await self._arc_from(point)
+        async for arc, nodes in self._held_arcs():
             await self._give_to_some(arc, [node for node in nodes if node != self._placement.here])
-            point = self._next_after(arc)
 
     async def _give_to_some(self, arc: Arc, nodes: list[Address]) -> None:
         """Have as many of these nodes hold all of an arc as should; those that leave too are passed by."""

@@ -50,6 +50,10 @@ class Placement:
         _, owners = await self.owner(point)
         return spread(owners[0].address, owners[1:])
 
+    async def replicas_at(self, point: Identifier) -> list[Address]:
+        """Those of them that should hold it. Raises Unavailable."""
+        return (await self.at(point))[: self.replicas]
+
     async def candidates(self, point: Identifier, patience: float) -> list[Address]:
         """The nodes that follow a point, then all others that are known here. Where a look-up does not end in time, the
         order is as this node can guess it."""

@@ -26,7 +26,7 @@ from node.eventual.cells import (
 )
 from node.eventual.messages import Deposit, Deposited, Sum
 from node.eventual.stamps import HybridClock, Stamp
-from node.identifiers import RING, Arc, Identifier
+from node.identifiers import EVERYTHING, RING, Arc, Identifier
 from node.settings import MIB, Settings
 from node.store.interface import Batch, Cursor, Store
 
@@ -35,7 +35,6 @@ WIDTH = RING // BUCKETS
 """Points of a bucket."""
 STRIPES = 256
 CHUNK = MIB
-EVERYTHING = Arc(Identifier(0), Identifier(0))
 
 
 def name_of(key: bytes) -> Name:

@@ -29,7 +29,7 @@ from node.errors import (
     WrongRing,
 )
 from node.eventual.commons import Commons
-from node.identifiers import BITS, Arc, Identifier
+from node.identifiers import BITS, EVERYTHING, Arc, Identifier
 from node.register.acceptor import NOTE as KEEPER
 from node.register.acceptor import Acceptor
 from node.register.keepers import NOTHING, Keepers
@@ -46,7 +46,6 @@ IDENTITY = "identity"
 KNOWN = "known"
 POLICY = ("replicas", "consistency", "durability", "siblings")
 """What belongs to the ring; a node that joins may say it too, if it says the same."""
-EVERYTHING = Arc(Identifier(0), Identifier(0))
 
 
 class Identity(Message, frozen=True):

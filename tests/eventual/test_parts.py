@@ -15,9 +15,9 @@ from node.errors import BadValue, Overloaded
 from node.eventual.agreed_time import MICROS, AgreedTime
 from node.eventual.cells import Cell, Written, context_of, merge
 from node.eventual.messages import Deposit
-from node.eventual.shelf import BUCKETS, EVERYTHING, Shelf, divided, name_of
+from node.eventual.shelf import BUCKETS, Shelf, divided, name_of
 from node.eventual.stamps import HybridClock, Stamp
-from node.identifiers import RING, Arc, Identifier
+from node.identifiers import EVERYTHING, RING, Arc, Identifier
 from node.settings import Settings
 from node.simulation.loop import run
 from node.store.memory import MemoryDisk, MemoryStore
