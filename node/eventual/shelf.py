@@ -19,8 +19,11 @@ from node.eventual.cells import (
     Cell,
     Name,
     Written,
+    context_of,
+    covers,
     fingerprint,
     is_buried,
+    joined,
     living,
     merge,
 )
@@ -84,7 +87,9 @@ class Shelf:
                     if written.stamp.time == question.time and written.value == question.value:
                         return Deposited(True, written.stamp, existed)  # an attempt before, that was passed on
                 return Deposited(False, held[0].stamp, existed)
-            cell = merge([held, (Written(stamp, question.value, question.seen),)], siblings=self._siblings)
+            replaced = tuple(written for written in held if covers(question.seen, written.stamp))
+            context = joined((*question.seen, *context_of(replaced)))
+            cell = merge([held, (Written(stamp, question.value, context),)], siblings=self._siblings)
             if len(cell) > self._settings.most_siblings:
                 raise Overloaded(
                     f"{len(cell)} values of {key[:40]!r} stand side by side: read them and write over them"

@@ -166,6 +166,21 @@ def test_values_side_by_side_are_bounded() -> None:
     run(scenario())
 
 
+def test_who_writes_over_a_version_writes_over_what_that_had_replaced() -> None:
+    """A client names versions; what those replaced is known by the replica, and may still be somewhere else."""
+
+    async def scenario() -> None:
+        shelf = await shelf_of(MemoryDisk(), siblings=True)
+        first = Written(Stamp(1000, 7), b"first")
+        second = Written(Stamp(2000, 8), b"second", context_of((first,)))
+        await shelf.merge([(b"key", (second,))], 0)
+        await shelf.write(Deposit(b"key", b"third", 3000, (second.stamp,)), 0)
+        await shelf.merge([(b"key", (first,))], 0)
+        assert [written.value for written in (await shelf.read([b"key"]))[0]] == [b"third"]
+
+    run(scenario())
+
+
 def test_only_what_is_still_as_listed_is_dropped() -> None:
     async def scenario() -> None:
         shelf = await shelf_of(MemoryDisk())
