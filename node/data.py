@@ -17,6 +17,8 @@ class Stored(Message, frozen=True):
 
     version: Version
     value: bytes
+    expires: int = 0
+    """Milliseconds since 1970 from which on it is as good as deleted; 0: never."""
 
 
 class Verified(Message, frozen=True):

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from node.chain.lease import Lease
 from node.chain.links import Links
 from node.chain.messages import (
+    MARK,
     Append,
     Change,
     Command,
@@ -25,20 +28,38 @@ from node.chain.messages import (
     Name,
     Outcome,
     Read,
+    Scan,
+    Scanned,
     Seal,
     Sealed,
     Still,
     Write,
     Written,
+    cover,
+    marks,
 )
 from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.codec import pack, unpack
 from node.data import Stored, Version
-from node.errors import Moved, NotServing, OutcomeUnknown, StoreFull
+from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull
 from node.identifiers import Arc, Identifier
-from node.settings import Settings
+from node.settings import MIB, Settings
 from node.store.interface import Cursor
+from node.values import pack_value, unpack_value
+
+Edits = tuple[tuple[Name, Edit], ...]
+
+ANSWER = 4 * MIB
+"""Bytes of values in one answer, about."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Questions of keys that came to this node: those it was right for, and those it was not."""
+
+    straight: int = 0
+    astray: int = 0
 
 
 class Chains:
@@ -50,17 +71,20 @@ class Chains:
         links: Links,
         settings: Settings,
         lease: Lease,
+        wall: Callable[[], float],
     ) -> None:
         self.replicas = replicas
         self._links = links
         self._settings = settings
         self._lease = lease
+        self._wall = wall
+        self.traffic = Traffic()
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
     async def read(self, question: Read) -> tuple[Stored | None, ...]:
-        """The records of keys of one arc. Raises Moved, NotServing."""
-        names = tuple((Identifier.of_key(key), key) for key in question.keys)
+        """The records of keys of one arc, as many as fit into an answer. Raises Moved, NotServing."""
+        names = _named(question.keys)
         await self._lease.obtain()
         replica = self._holding(names)
         self._check_answers(replica, replica.is_tail)
@@ -68,16 +92,55 @@ class Chains:
         async with self._patience(NotServing(f"{replica.arc} is slow to write: try again")):
             await replica.reached(lambda: replica.is_durable(names))  # what was read may be on its way to the disk
         self._check_answers(replica, replica.is_tail)
-        return tuple(unpack(Stored, body) if body is not None else None for body in bodies)
+        self.traffic.straight += 1
+        return tuple(self._stored(body) for body in _fitting(bodies))
+
+    async def scan(self, question: Scan) -> Scanned:
+        """The first records of an arc, as of one moment. Raises Moved, NotServing."""
+        await self._lease.obtain()
+        replica = self._holding_all(question.arc)
+        self._check_answers(replica, replica.is_tail)
+        snapshot = await replica.store.snapshot()
+        try:
+            records, after = await snapshot.scan(question.arc, None, self._settings.chunk)
+        finally:
+            await snapshot.close()
+        self._check_answers(replica, replica.is_tail)
+        found: list[tuple[bytes, Stored]] = []
+        for record in records:
+            if record.key.startswith(question.prefix) and (stored := self._stored(record.body)) is not None:
+                found.append((record.key, Stored(stored.version, b"") if question.keys_only else stored))
+        rest = None if after is None or after.position == question.arc.end else Arc(after.position, question.arc.end)
+        return Scanned(tuple(found), rest)
+
+    def _stored(self, body: bytes | None) -> Stored | None:
+        """The record with this body; None if there is none, or its time is over."""
+        return self._living(unpack(Stored, body)) if body is not None else None
+
+    def _living(self, stored: Stored | None) -> Stored | None:
+        if stored is not None and stored.expires and stored.expires <= 1000 * self._wall():
+            return None
+        return stored
 
     def _holding(self, names: tuple[Name, ...]) -> Replica:
         replica = self.replicas.at(names[0][0])
         if replica is None or not all(position in replica.arc for position, _ in names):
-            raise Moved(f"this node does not hold {names[0][0].hex[:8]}..", None)
+            raise self._astray(names[0][0])
         return replica
+
+    def _holding_all(self, arc: Arc) -> Replica:
+        replica = self.replicas.at(arc.end)
+        if replica is None or arc.minus(replica.arc):
+            raise self._astray(arc.end)
+        return replica
+
+    def _astray(self, position: Identifier) -> Moved:
+        self.traffic.astray += 1
+        return Moved(f"this node does not hold {position.hex[:8]}..", None)
 
     def _check_answers(self, replica: Replica, is_right: bool) -> None:
         if not is_right:
+            self.traffic.astray += 1
             raise NotServing(f"this node does not answer for {replica.arc} at the moment: try again")
         if not self._lease.holds():
             raise NotServing("this node waits for its lease: try again")
@@ -90,42 +153,71 @@ class Chains:
         Raises Moved, NotServing, Overloaded, StoreFull; OutcomeUnknown if it was ordered and the rest
         of the chain did not confirm it in time.
         """
-        names = tuple((Identifier.of_key(edit.key), edit.key) for edit in question.edits)
+        names = _named(edit.key for edit in question.edits)
         edits = tuple(zip(names, question.edits, strict=True))
         asked = tuple(name for name, edit in edits if edit.conditional or edit.value is None)
         await self._lease.obtain()
         replica = self._holding(names)
         while True:
             await replica.stirs()
-            existing = await replica.current(asked) if asked else {}
+            existing = {n: self._living(s) for n, s in (await replica.current(asked)).items()} if asked else {}
             if not replica.is_still:
                 break
         self._check_answers(replica, replica.is_head)
         known = replica.remembers(question.operation)
         if known is not None and known.operation is not None and known.operation.number >= question.operation.number:
-            return await self._answer_again(replica, known, question)
+            edits = _left(known, edits) if known.operation == question.operation else ()
+            if not edits:
+                return await self._answer_again(replica, known, question)
+        else:
+            known = None
         replica.check_room()
-        command = self._command(replica, question, edits, existing)
+        command = self._command(replica, question, edits, existing, known)
         await replica.take((command,))
+        self.traffic.straight += 1
         return await self._stable(replica, command.version, command.outcome)
 
-    @staticmethod
     def _command(
-        replica: Replica, question: Write, edits: tuple[tuple[Name, Edit], ...], existing: dict[Name, Stored | None]
+        self,
+        replica: Replica,
+        question: Write,
+        edits: Edits,
+        existing: dict[Name, Stored | None],
+        known: Logged | None,
     ) -> Command:
-        """A write as it is ordered. One that comes to nothing is ordered too: if an attempt of it that was late came to
-        something later on, its client would have been told wrong."""
+        """A write as it is ordered; `known` if a part of it was ordered before. One that comes to nothing is ordered
+        too: if an attempt of it that was late came to something later on, its client would have been told wrong."""
         version = replica.next_version()
+        covers = (known.covers if known is not None else b"") + cover(position for (position, _), _ in edits)
         conflict = _conflict(edits, existing)
         if conflict is not None:
-            return Command(version, question.operation, (), Outcome(conflict=conflict))
-        gone = tuple(name[0] for name, edit in edits if edit.value is None and existing[name] is not None)
-        changes = tuple(
-            Change(position, key, None if edit.value is None else pack(Stored(version, edit.value)))
-            for (position, key), edit in edits
-            if edit.value is not None or position in gone
-        )
-        return Command(version, question.operation, changes, Outcome(gone))
+            return Command(version, question.operation, (), Outcome(conflict=conflict), covers)
+        try:
+            values = [self._value(edit, existing.get(name)) for name, edit in edits]
+        except BadValue as error:
+            return Command(version, question.operation, (), Outcome(unfit=str(error)), covers)
+        changes: list[Change] = []
+        gone = list(known.outcome.gone) if known is not None else []
+        for (name, edit), value in zip(edits, values, strict=True):
+            if value is not None:
+                changes.append(Change(*name, pack(Stored(version, value, edit.expires))))
+            elif existing[name] is not None:
+                changes.append(Change(*name, None))
+                gone.append(name[0])
+        total = values[0] if edits[0][1].amount is not None else None
+        return Command(version, question.operation, tuple(changes), Outcome(tuple(gone), total=total), covers)
+
+    def _value(self, edit: Edit, stored: Stored | None) -> bytes | None:
+        """What an edit makes of a record, packed. Raises BadValue if it adds to what is no number."""
+        if edit.amount is None:
+            return edit.value
+        number = 0 if stored is None else unpack_value(stored.value)
+        if type(number) not in (int, float):
+            raise BadValue(f"{edit.key[:40]!r} holds a {type(number).__name__}: only numbers can be added to")
+        try:
+            return pack_value(number + edit.amount, self._settings)
+        except OverflowError:
+            raise BadValue(f"{edit.key[:40]!r} holds {number}: too large to add {edit.amount} to") from None
 
     async def _answer_again(self, replica: Replica, known: Logged, question: Write) -> Written:
         """An operation that is tried again gets the answer it had, once it is stable."""
@@ -202,9 +294,11 @@ class Chains:
     # -- counting ----------------------------------------------------------------------------------------------------
 
     async def count(self, arc: Arc) -> int:
-        """How many keys are held here of an arc."""
-        parts = [part for replica in self.replicas for part in arc.intersect(replica.arc)]
-        return sum([await self.replicas.store.count(part) for part in parts])
+        """How many keys there are in an arc that one chain holds. Raises Moved, NotServing."""
+        replica = self._holding_all(arc)
+        if not replica.is_tail:
+            raise NotServing(f"this node does not answer for {replica.arc} at the moment: try again")
+        return await replica.store.count(arc)
 
     async def digest(self, arc: Arc) -> Digest:
         """A fingerprint of all records of an arc, which must be held here as one. Raises Moved."""
@@ -245,9 +339,27 @@ class _Patience:
             raise self._otherwise from None
 
 
-def _conflict(
-    edits: tuple[tuple[Name, Edit], ...], existing: dict[Name, Stored | None]
-) -> tuple[bytes, Version | None] | None:
+def _named(keys: Iterable[bytes]) -> tuple[Name, ...]:
+    return tuple((Identifier.of_key(key), key) for key in keys)
+
+
+def _fitting(bodies: list[bytes | None]) -> list[bytes | None]:
+    """As many from the first on as one answer takes."""
+    size = 0
+    for n, body in enumerate(bodies):
+        size += len(body or b"")
+        if size > ANSWER:
+            return bodies[: max(n, 1)]
+    return bodies
+
+
+def _left(known: Logged, edits: Edits) -> Edits:
+    """What of an operation that is tried again was not ordered yet: its arc may have been split meanwhile."""
+    ordered = marks(known.covers)
+    return tuple(each for each in edits if each[0][0].packed[:MARK] not in ordered) if ordered else ()
+
+
+def _conflict(edits: Edits, existing: dict[Name, Stored | None]) -> tuple[bytes, Version | None] | None:
     """The first key that has not the version expected, and the one it has."""
     for name, edit in edits:
         if edit.conditional:

@@ -25,7 +25,7 @@ from node.chain.tending import Tending
 from node.chain.verify import verify
 from node.codec import Address, pack, unpack
 from node.data import Verified
-from node.errors import Conflict, Moved, NotServing, OutcomeUnknown, RingError
+from node.errors import Conflict, Moved, OutcomeUnknown, RingError
 from node.identifiers import Arc, Identifier
 from node.register.messages import Record
 from node.settings import Settings
@@ -51,6 +51,7 @@ class Keyspace:
         settings: Settings,
         random: Random,
         clock: Callable[[], float],
+        wall: Callable[[], float],
         tasks: Tasks,
         register: Register,
     ) -> None:
@@ -64,19 +65,21 @@ class Keyspace:
         self.cartography = Cartography(register, self._adopt)
         self.lease = Lease(register, self.cartography, settings, clock, resident.life)
         self._links = Links(transport, settings, tasks, self.address_of)
-        self.chains = Chains(self.held, self._links, settings, self.lease)
-        self._pulse = Pulse(transport, settings, resident.life)
+        self.chains = Chains(self.held, self._links, settings, self.lease, wall)
+        self._pulse = Pulse(self.cartography, transport, settings, resident.life)
         self.changer = Changer(self.cartography, transport, settings, resident.life, self._pulse.seems_alive)
         self.tending = Tending(
             self.cartography, self.changer, self.held, self._pulse, transport, settings, random, tasks
         )
-        self.operations = Router(self.cartography, self.chains, transport, settings, random)
+        self.operations = Router(self.cartography, transport, settings, random, self.chains)
         self._source = Source(self.held, settings, random)
 
     def connect(self, receive: Switchboard) -> None:
         """Answer what nodes ask each other about chains."""
         receive.connect(m.WRITE, self.chains.write)
         receive.connect(m.READ, self.chains.read)
+        receive.connect(m.SCAN, self.chains.scan)
+        receive.connect(m.CHART, self._charted)
         receive.connect(m.LINK, self.chains.link)
         receive.connect(m.APPEND, self.chains.append)
         receive.connect(m.STILL, self.chains.still)
@@ -89,8 +92,16 @@ class Keyspace:
         receive.connect(m.COUNT, self.chains.count)
         receive.connect(m.ALIVE, self._alive)
 
-    async def _alive(self, _: None) -> Life:
-        return self.resident.life
+    async def _charted(self, revision: int) -> Record:
+        chart = self.cartography.chart
+        if chart is None or chart.record.revision <= revision:
+            chart = await self.cartography.current()
+        return chart.record
+
+    async def _alive(self, revision: int) -> m.Sign:
+        chart = self.cartography.chart
+        news = chart.record if chart is not None and chart.record.revision > revision else None
+        return m.Sign(self.resident.life, news)
 
     def address_of(self, life: Life) -> Address | None:
         """Where a node is, by the map."""
@@ -177,19 +188,8 @@ class Keyspace:
             await asyncio.sleep(self.settings.backoff)
 
     async def count(self, arc: Arc) -> int:
-        """How many keys there are in an arc of the ring. Raises NotServing, and what asking the tails raises."""
-        ring = self.cartography.ring
-        if ring is None:
-            raise NotServing("this node does not know the ring map yet: try again")
-
-        async def counted(part: Arc, tail: Life) -> int:
-            address = self.address_of(tail)
-            if tail == self.resident.life or address is None:
-                return await self.chains.count(part)
-            return await m.COUNT.ask(self._transport, address, part, deadline=self.settings.operation)
-
-        parts = [(part, entry.tail) for entry in ring.within(arc) for part in arc.intersect(entry.arc)]
-        return sum(await asyncio.gather(*(counted(part, tail) for part, tail in parts)))
+        """How many keys there are in an arc of the ring. Raises NoQuorum, Unavailable."""
+        return await self.operations.count(arc)
 
     async def replicas(self, key: bytes) -> tuple[tuple[Address, str], ...]:
         """The chain of a key, the head first and the tail last. Raises NoQuorum."""

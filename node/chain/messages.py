@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from node.chain.ring_map import Entry, Life
 from node.codec import Message
 from node.data import Stored, Version
@@ -15,6 +17,21 @@ Name = tuple[Identifier, bytes]
 
 NEVER: Version = (0, 0)
 
+Cover = bytes
+"""Keys, by the first bytes of their positions one after the other; empty: all that is asked of."""
+MARK = 8
+"""How many bytes of each."""
+
+
+def cover(positions: Iterable[Identifier]) -> Cover:
+    """The cover of keys at these positions."""
+    return b"".join(position.packed[:MARK] for position in positions)
+
+
+def marks(covers: Cover) -> frozenset[bytes]:
+    """A cover taken apart."""
+    return frozenset(covers[at : at + MARK] for at in range(0, len(covers), MARK))
+
 
 class Operation(Message, frozen=True):
     """The name of one write: attempts under one name are one write. A client has one write at a time in each slot."""
@@ -26,12 +43,15 @@ class Operation(Message, frozen=True):
 
 class Edit(Message, frozen=True):
     """A key and its new packed value, None to delete it; `conditional`: only if its version is `expected` (None: only
-    if it is absent)."""
+    if it is absent). With an `amount` the new value is the number there, or 0, and that much more."""
 
     key: bytes
     value: bytes | None
     conditional: bool = False
     expected: Version | None = None
+    amount: int | float | None = None
+    expires: int = 0
+    """See `Stored`."""
 
 
 class Write(Message, frozen=True):
@@ -43,10 +63,12 @@ class Write(Message, frozen=True):
 
 class Outcome(Message, frozen=True):
     """What a write came to when it was ordered: which of the keys it deletes were there; or that it did nothing, as a
-    key had another version than expected."""
+    key had another version than expected, or held no number to add to; or the number it came to, packed."""
 
     gone: tuple[Identifier, ...] = ()
     conflict: tuple[bytes, Version | None] | None = None
+    total: bytes | None = None
+    unfit: str = ""
 
 
 class Written(Message, frozen=True):
@@ -60,6 +82,21 @@ class Read(Message, frozen=True):
     """Keys of one arc to read."""
 
     keys: tuple[bytes, ...]
+
+
+class Scan(Message, frozen=True):
+    """Records of an arc whose keys begin with `prefix`; `keys_only`: without their values."""
+
+    arc: Arc
+    prefix: bytes = b""
+    keys_only: bool = False
+
+
+class Scanned(Message, frozen=True):
+    """Some, from the start of the arc on; `rest` is what is left of it, None at the end."""
+
+    records: tuple[tuple[bytes, Stored], ...]
+    rest: Arc | None
 
 
 class Change(Message, frozen=True):
@@ -77,6 +114,8 @@ class Command(Message, frozen=True):
     operation: Operation | None
     changes: tuple[Change, ...]
     outcome: Outcome
+    covers: Cover = b""
+    """What was ordered of the operation so far, this included: where its arc was split, it is tried again in parts."""
 
 
 class Logged(Message, frozen=True):
@@ -88,6 +127,7 @@ class Logged(Message, frozen=True):
     outcome: Outcome
     at: float
     """When it was stored here, by the clock of this host: operations are forgotten by it."""
+    covers: Cover = b""
 
 
 class ReplicaState(Message, frozen=True):
@@ -190,6 +230,13 @@ class Changes(Message, frozen=True):
     log: tuple[Logged, ...]
 
 
+class Sign(Message, frozen=True):
+    """Of life, and the ring map if it is newer than that of who asked: its keepers may all have changed unheard."""
+
+    life: Life
+    news: Record | None
+
+
 class Digest(Message, frozen=True):
     """A fingerprint of a replica's records of an arc, and how far its content goes."""
 
@@ -200,6 +247,10 @@ class Digest(Message, frozen=True):
 
 WRITE: Method[Write, Written] = Method("chain.write", Write, Written)
 READ: Method[Read, tuple[Stored | None, ...]] = Method("chain.read", Read, tuple[Stored | None, ...])
+"""As many of these, in their order, as fit into a message, at least one."""
+SCAN: Method[Scan, Scanned] = Method("chain.scan", Scan, Scanned)
+CHART: Method[int, Record] = Method("chain.chart", int, Record)
+"""The ring map, newer than this revision if there is a newer one."""
 LINK: Method[Link, Linked] = Method("chain.link", Link, Linked)
 APPEND: Method[Append, None] = Method("chain.append", Append, type(None))
 STILL: Method[Still, None] = Method("chain.still", Still, type(None))
@@ -210,4 +261,5 @@ DELTA: Method[Delta, Changes] = Method("chain.delta", Delta, Changes)
 NEWS: Method[Record, None] = Method("chain.news", Record, type(None))
 DIGEST: Method[Arc, Digest] = Method("chain.digest", Arc, Digest)
 COUNT: Method[Arc, int] = Method("chain.count", Arc, int)
-ALIVE: Method[None, Life] = Method("chain.alive", type(None), Life)
+ALIVE: Method[int, Sign] = Method("chain.alive", int, Sign)
+"""Asked with the revision of the map that the asker knows."""

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 
+from msgspec.structs import replace
+
 from node.chain.messages import BEGIN, DELTA, NEVER, PULL, BeginMirror, Change, Changes, Delta, Logged, Pull, Pulled
 from node.chain.replica import Replica, Watch
 from node.chain.replicas import Replicas
@@ -129,8 +131,7 @@ class Source:
 
 def _for_copy(logged: Logged, stable: Version) -> Logged:
     """What a newcomer needs of a log: of what is stable only the operations."""
-    names = logged.names if logged.version > stable else ()
-    return Logged(logged.version, logged.operation, names, logged.outcome, logged.at)
+    return replace(logged, names=logged.names if logged.version > stable else ())
 
 
 class Destination:

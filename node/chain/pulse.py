@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from node.chain.messages import ALIVE
+from node.chain.cartography import Cartography
+from node.chain.messages import ALIVE, Sign
 from node.chain.ring_map import Life, Resident
 from node.errors import RingError
 from node.settings import Settings
@@ -18,7 +19,8 @@ MISSES = 2
 class Pulse:
     """What one node thinks of others."""
 
-    def __init__(self, transport: Transport, settings: Settings, life: Life) -> None:
+    def __init__(self, cartography: Cartography, transport: Transport, settings: Settings, life: Life) -> None:
+        self._cartography = cartography
         self._transport = transport
         self._settings = settings
         self._life = life
@@ -35,11 +37,14 @@ class Pulse:
     async def _ask(self, resident: Resident) -> None:
         life = resident.life
         began = asyncio.get_running_loop().time()
+        revision = self._cartography.revision
         try:
-            answer = await ALIVE.ask(self._transport, resident.address, None, deadline=self._settings.probe)
+            sign = await ALIVE.ask(self._transport, resident.address, revision, deadline=self._settings.probe)
         except RingError:
-            answer = b""
-        if answer == life:
+            sign = Sign(b"", None)
+        if sign.news is not None:
+            await self._cartography.learn(sign.news)
+        if sign.life == life:
             self._missed.pop(life, None)
             self._silent_since.pop(life, None)
         else:

@@ -270,7 +270,8 @@ class Replica:
         self._notify()
 
     def _logged(self, command: Command) -> Logged:
-        return Logged(command.version, command.operation, _names(command), command.outcome, self._clock())
+        names = tuple((change.position, change.key) for change in command.changes)
+        return Logged(command.version, command.operation, names, command.outcome, self._clock(), command.covers)
 
     def _refuse(self) -> None:
         """The disk is full: nothing ordered since has happened."""
@@ -404,14 +405,10 @@ def _last_of_each_slot(log: Mapping[int, Logged]) -> dict[Slot, int]:
     return {slot: n for slot, (_, n) in last.items()}
 
 
-def _names(command: Command) -> tuple[Name, ...]:
-    return tuple((change.position, change.key) for change in command.changes)
-
-
 def _command(logged: Logged, bodies: Mapping[Name, bytes | None]) -> Command:
     """A command as its records show it."""
     changes = tuple(Change(position, key, bodies[position, key]) for position, key in logged.names)
-    return Command(logged.version, logged.operation, changes, logged.outcome)
+    return Command(logged.version, logged.operation, changes, logged.outcome, logged.covers)
 
 
 def _size(command: Command) -> int:

@@ -10,7 +10,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 
-from node.chain.messages import Logged, ReplicaState, Sealed
+from msgspec.structs import replace
+
+from node.chain.messages import Logged, Operation, ReplicaState, Sealed, marks
 from node.chain.replica import Replica, Spawn, log_name, log_prefix
 from node.chain.ring_map import Entry, Life, RingMap
 from node.codec import pack, unpack
@@ -126,7 +128,7 @@ class Replicas:
         """The copy of an arc, frozen in `epoch`, is complete and durable: be a sealed replica of it, durably."""
         async with self._one_step:
             now = self._clock()
-            mine = [Logged(each.version, each.operation, each.names, each.outcome, now) for each in logged]
+            mine = [replace(each, at=now) for each in logged]
             await self._become(self.within(arc), [ReplicaState(arc, 0, (), epoch, position)], None, mine)
 
     async def retire(self, arc: Arc) -> None:
@@ -166,7 +168,7 @@ class Replicas:
         logged = [each for replica in held for each in replica.log.values()]
         sealed = min(replica.state.sealed for replica in held)
         state = ReplicaState(entry.arc, 0, (), sealed, (entry.epoch, 0))
-        (merged,) = await self._become(held, [state], None, [each for each in logged if each.operation])
+        (merged,) = await self._become(held, [state], None, _joined(logged))
         return merged
 
     async def _become(
@@ -211,8 +213,28 @@ class Replicas:
 
 def _within(logged: Iterable[Logged], arc: Arc) -> dict[int, Logged]:
     """A log as a part of its arc needs it: every operation may be tried again in any part."""
-    clipped = ((each, tuple(name for name in each.names if name[0] in arc)) for each in logged)
-    return {n: Logged(e.version, e.operation, names, e.outcome, e.at) for n, (e, names) in enumerate(clipped)}
+    return {n: replace(e, names=tuple(name for name in e.names if name[0] in arc)) for n, e in enumerate(logged)}
+
+
+def _joined(logged: Iterable[Logged]) -> list[Logged]:
+    """The logs of parts as the whole needs them: an operation that was ordered in parts is one again."""
+    whole: dict[Operation, Logged] = {}
+    for each in logged:
+        if each.operation is None:
+            continue
+        one = whole.get(each.operation)
+        if one is None or not each.covers or each.covers == one.covers:
+            whole[each.operation] = each
+        elif one.covers:
+            whole[each.operation] = Logged(
+                max(one.version, each.version),
+                each.operation,
+                (*one.names, *each.names),
+                replace(each.outcome, gone=tuple(sorted({*one.outcome.gone, *each.outcome.gone}))),
+                max(one.at, each.at),
+                b"".join(sorted(marks(one.covers) | marks(each.covers))),
+            )
+    return list(whole.values())
 
 
 def _state_name(uid: int) -> str:

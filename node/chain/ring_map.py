@@ -91,9 +91,13 @@ class RingMap(Message, frozen=True, dict=True):
     def _residents(self) -> dict[Life, Resident]:
         return {resident.life: resident for resident in self.residents}
 
+    def number_at(self, position: Identifier) -> int:
+        """The number of the entry whose arc holds `position`."""
+        return bisect_left(self._ends, position) % len(self.entries)
+
     def at(self, position: Identifier) -> Entry:
         """The entry whose arc holds `position`."""
-        return self.entries[bisect_left(self._ends, position) % len(self.entries)]
+        return self.entries[self.number_at(position)]
 
     def entry(self, arc: Arc) -> Entry | None:
         """The entry of exactly this arc."""

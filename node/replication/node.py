@@ -132,7 +132,7 @@ class RingNode:
         known = await Keyspace.known_record(self.store)
         register = Keepers(self._transport, self.settings, self.random, self._clock, life, known or NOTHING)
         resident = Resident(life, self.address, self.address.host)
-        arguments = (resident, self.store, self._transport, self.settings, self.random, self._clock)
+        arguments = (resident, self.store, self._transport, self.settings, self.random, self._clock, self._wall)
         self.keyspace = Keyspace(*arguments, self.tasks, register)
         self.keyspace.connect(self.receive)
         self._acceptor.connect(self.receive)

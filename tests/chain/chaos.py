@@ -19,12 +19,13 @@ KEYS = 3
 class Clients:
     """Clients of any nodes, on few keys, and the history of what they did."""
 
-    def __init__(self, ring: ChainRing, seed: int, count: int = 6, rate: float = 20) -> None:
-        """`rate`: operations a second of each client."""
+    def __init__(self, ring: ChainRing, seed: int, count: int = 6, rate: float = 20, batches: float = 1) -> None:
+        """`rate`: operations a second of each client; `batches`: how many of them, for three puts."""
         self.ring = ring
         self.history = History(asyncio.get_running_loop().time)
         self.going_on = True
         self._rate = rate
+        self._batches = batches
         self._values = 0
         self._versions: dict[str, tuple[int, ...] | None] = {}
         self._tasks = [asyncio.ensure_future(self._client(n, Random(f"client {seed} {n}"))) for n in range(count)]
@@ -47,7 +48,10 @@ class Clients:
         packed = key.encode()
         self._values += 1
         value = self._values
-        kind = random.choices(["get", "get_versioned", "put", "put_if", "delete"], [3, 3, 3, 2, 1])[0]
+        kinds = ["get", "get_versioned", "put", "put_if", "delete", "put_many"]
+        kind = random.choices(kinds, [3, 3, 3, 2, 1, self._batches])[0]
+        if kind == "put_many":
+            return await self._several(number, random.sample(range(KEYS), min(2, KEYS)), host)
         expected = self._versions.get(key)
 
         async def get() -> object:
@@ -82,6 +86,24 @@ class Clients:
             self.history.unknown(operation)
         else:
             self.history.ok(operation, answer)
+
+    async def _several(self, number: int, keys: list[int], host: Host) -> None:
+        """One batch: to each of its keys a write of its own."""
+        names = [f"key {n}" for n in keys]
+        values = list(range(self._values, self._values + len(keys)))
+        self._values += len(keys) - 1
+        pairs = [(n.encode(), pack_value(v, self.ring.settings)) for n, v in zip(names, values, strict=True)]
+        one_by_one = zip(names, values, strict=True)
+        operations = [self.history.invoke(f"{number} {n}", "put", n, v, None) for n, v in one_by_one]
+        router = self.ring.space(host).operations
+        try:
+            await host.run(self._guarded(lambda: router.put_many(pairs)))
+        except (Definite, OutcomeUnknown, Crashed):  # some may have been written
+            for operation in operations:
+                self.history.unknown(operation)
+        else:
+            for operation in operations:
+                self.history.ok(operation, None)
 
     @staticmethod
     async def _guarded(work: Callable[[], Awaitable[object]]) -> object:

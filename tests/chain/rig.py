@@ -108,7 +108,7 @@ class ChainRing:
         tasks.failed.add_done_callback(self._failed)
         resident = Resident(life, host.address, str(host.address))
         register = Keepers(host.transport, self.settings, host.random, host.clock, life, known)
-        arguments = (resident, store, host.transport, self.settings, host.random, host.clock)
+        arguments = (resident, store, host.transport, self.settings, host.random, host.clock, host.clock)
         return Keyspace(*arguments, tasks, register)
 
     def _failed(self, failed: asyncio.Future[None]) -> None:

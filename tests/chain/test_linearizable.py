@@ -140,6 +140,33 @@ def test_all_crash_at_once_under_load_and_nothing_acknowledged_is_lost() -> None
     for_each_seed(20, scenario)
 
 
+async def batches_while_arcs_change(seed: int) -> None:
+    """The few keys lie in arcs that are split and merged while batches that hold several of them are under way."""
+    ring = ChainRing(seed, LOSSY, quick(settle_period=0.1), replicas=ring_size(seed))
+    hosts = await ring.of(2)
+    clients = Clients(ring, seed, rate=8, batches=8)
+    for _ in range(4):
+        hosts.append(await ring.start())
+        await asyncio.sleep(ring.random.uniform(0, 0.5))
+        leaver = hosts.pop(ring.random.randrange(len(hosts)))
+        gone = await persistently(lambda leaver=leaver: leaver.run(ring.space(leaver).part()), 600)
+        assert gone, "the others are in the map"
+        await asyncio.sleep(ring.random.uniform(0, 0.5))
+        ring.crash(leaver)
+    await clients.stop()
+    assert_linearizable(clients)
+    assert not ring.failures
+
+
+def ring_size(seed: int) -> int:
+    """How many replicas there are in a scenario: each number in turn."""
+    return 1 + seed % 3
+
+
+def test_batches_are_written_exactly_once_while_arcs_are_split_and_merged() -> None:
+    for_each_seed(15, batches_while_arcs_change)
+
+
 async def come_and_go(seed: int, events: int) -> None:
     """Joins and leaves one after another, some before the ring has settled from the last."""
     ring = ChainRing(seed, CALM, quick(settle_period=0.2))
