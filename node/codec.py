@@ -7,13 +7,14 @@ Errors of our tree travel as (name, args) and come out as the same class.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
 
 from node import errors
-from node.errors import BadValue, RingError
+from node.errors import BadUsage, BadValue, RingError
 from node.identifiers import BYTES, Identifier
 
 T = TypeVar("T")
@@ -31,6 +32,18 @@ class Address(Message, frozen=True):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+PORT = 18861
+"""Where a node listens unless told otherwise."""
+
+
+def parse_address(text: str) -> Address:
+    """HOST, HOST:PORT or [IPV6]:PORT. Raises BadUsage for anything else."""
+    parts = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::([0-9]+))?", text)
+    if parts is None or not 0 < int(parts[3] or PORT) < 65536:
+        raise BadUsage(f"{text!r} is no address: give HOST:PORT, as 127.0.0.1:{PORT} or [::1]:{PORT}")
+    return Address(parts[1] or parts[2], int(parts[3] or PORT))
 
 
 class Contact(Message, frozen=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from node.codec import Address, Message
-from node.identifiers import Arc, Identifier
+from node.identifiers import EVERYTHING, Arc, Identifier
 
 Version = tuple[int, int]
 """Of a record: grows with every write of a key. (epoch, sequence) in a chain, (microseconds, writer) in an eventual
@@ -21,6 +23,21 @@ class Stored(Message, frozen=True):
     """Milliseconds since 1970 from which on it is as good as deleted; 0: never."""
 
 
+class Scan(Message, frozen=True):
+    """Records of an arc whose keys begin with `prefix`; `keys_only`: without their values."""
+
+    arc: Arc
+    prefix: bytes = b""
+    keys_only: bool = False
+
+
+class Scanned(Message, frozen=True):
+    """Some, from the start of the arc on; `rest` is what is left of it, None at the end."""
+
+    records: tuple[tuple[bytes, Stored], ...]
+    rest: Arc | None
+
+
 class Verified(Message, frozen=True):
     """What was found of one arc; `problem` is empty if as many replicas as there should be hold the same."""
 
@@ -30,23 +47,56 @@ class Verified(Message, frozen=True):
     problem: str
 
 
+@dataclass(slots=True)
+class Traffic:
+    """Questions of keys that came to a node: those it was the right one for, and those it was not."""
+
+    straight: int = 0
+    astray: int = 0
+
+
 class Operations(Protocol):
-    """Single operations. All raise Unavailable if nobody who could answer does."""
+    """What is done with keys. All raise Unavailable if nobody who could answer does; those that write raise StoreFull,
+    and OutcomeUnknown if it may or may not have been written."""
 
     async def get(self, key: bytes) -> Stored | None:
         """The record of a key."""
         ...
 
-    async def put(self, key: bytes, value: bytes) -> Version:
-        """Write a packed value. Raises StoreFull, and OutcomeUnknown if it may or may not have been written."""
+    async def put(self, key: bytes, value: bytes, expires: int = 0) -> Version:
+        """Write a packed value; see `Stored` for the time it expires."""
         ...
 
-    async def put_if(self, key: bytes, value: bytes, version: Version | None) -> Version:
-        """Write it if the key has this version, None: if it is absent. Raises VersionConflict, and as `put` does."""
+    async def put_if(self, key: bytes, value: bytes, version: Version | None, expires: int = 0) -> Version:
+        """Write it if the key has this version, None: if it is absent. Raises VersionConflict."""
         ...
 
     async def delete(self, key: bytes) -> bool:
-        """Remove a key; whether it was there. Raises as `put` does."""
+        """Remove a key; whether it was there."""
+        ...
+
+    async def increment(self, key: bytes, amount: int | float) -> tuple[bytes, Version]:
+        """Add to a number, 0 where there is none; what it came to, packed. Raises BadValue for what is no number."""
+        ...
+
+    async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Stored | None]:
+        """The records of keys."""
+        ...
+
+    async def put_many(self, pairs: Iterable[tuple[bytes, bytes]], expires: int = 0) -> None:
+        """Write packed values, each for itself; an error says how many were written."""
+        ...
+
+    async def delete_many(self, keys: Iterable[bytes]) -> int:
+        """Remove keys; how many were there."""
+        ...
+
+    def scan(self, prefix: bytes = b"", *, keys_only: bool = False) -> AsyncIterator[tuple[tuple[bytes, Stored], ...]]:
+        """All records whose keys begin with `prefix`, portion by portion, each as of the moment it is read."""
+        ...
+
+    async def count(self, arc: Arc = EVERYTHING) -> int:
+        """How many keys an arc holds."""
         ...
 
 
@@ -55,7 +105,12 @@ class Data(Protocol):
 
     @property
     def operations(self) -> Operations:
-        """Single operations from this node."""
+        """Operations from this node."""
+        ...
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was asked of this node since it came up."""
         ...
 
     def begin(self) -> None:
@@ -77,10 +132,6 @@ class Data(Protocol):
     async def part(self) -> bool:
         """Have other nodes take over all that this one holds; True once they have, False if nobody would. Raises
         RingErrors; whoever tries again goes on from where this broke off."""
-        ...
-
-    async def count(self, arc: Arc) -> int:
-        """How many keys there are in the arc of a member. Raises RingErrors of the network."""
         ...
 
     async def replicas(self, key: bytes) -> tuple[tuple[Address, str], ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUND = {"identifiers", "errors", "settings", "codec", "values", "transport", "tasks", "data"}
+GROUND = {"identifiers", "errors", "settings", "codec", "values", "transport", "tasks", "data", "batches"}
 MAY_IMPORT = {
     "cli": {"chain", "eventual", "register", "client", "remote", "replication", "chord", "store"},
     "client": {"chain", "eventual", "register", "remote", "replication", "chord", "store"},

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from node.chain.lease import Lease
 from node.chain.links import Links
@@ -28,8 +27,6 @@ from node.chain.messages import (
     Name,
     Outcome,
     Read,
-    Scan,
-    Scanned,
     Seal,
     Sealed,
     Still,
@@ -41,7 +38,7 @@ from node.chain.messages import (
 from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.codec import pack, unpack
-from node.data import Stored, Version
+from node.data import Scan, Scanned, Stored, Traffic, Version
 from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull
 from node.identifiers import Arc, Identifier
 from node.settings import MIB, Settings
@@ -52,14 +49,6 @@ Edits = tuple[tuple[Name, Edit], ...]
 
 ANSWER = 4 * MIB
 """Bytes of values in one answer, about."""
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Questions of keys that came to this node: those it was right for, and those it was not."""
-
-    straight: int = 0
-    astray: int = 0
 
 
 class Chains:

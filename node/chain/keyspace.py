@@ -26,7 +26,7 @@ from node.chain.verify import verify
 from node.codec import Address, pack, unpack
 from node.data import Verified
 from node.errors import Conflict, Moved, OutcomeUnknown, RingError
-from node.identifiers import Arc, Identifier
+from node.identifiers import Identifier
 from node.register.messages import Record
 from node.settings import Settings
 from node.store.interface import Batch, Store
@@ -72,6 +72,7 @@ class Keyspace:
             self.cartography, self.changer, self.held, self._pulse, transport, settings, random, tasks
         )
         self.operations = Router(self.cartography, transport, settings, random, self.chains)
+        self.traffic = self.chains.traffic
         self._source = Source(self.held, settings, random)
 
     def connect(self, receive: Switchboard) -> None:
@@ -186,10 +187,6 @@ class Keyspace:
             if me not in keepers and chart.ring.resident(me) is None:
                 return True
             await asyncio.sleep(self.settings.backoff)
-
-    async def count(self, arc: Arc) -> int:
-        """How many keys there are in an arc of the ring. Raises NoQuorum, Unavailable."""
-        return await self.operations.count(arc)
 
     async def replicas(self, key: bytes) -> tuple[tuple[Address, str], ...]:
         """The chain of a key, the head first and the tail last. Raises NoQuorum."""

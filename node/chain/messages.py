@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from node.chain.ring_map import Entry, Life
 from node.codec import Message
-from node.data import Stored, Version
+from node.data import Scan, Scanned, Stored, Version
 from node.identifiers import Arc, Identifier
 from node.register.messages import Record
 from node.store.interface import Cursor
@@ -82,21 +82,6 @@ class Read(Message, frozen=True):
     """Keys of one arc to read."""
 
     keys: tuple[bytes, ...]
-
-
-class Scan(Message, frozen=True):
-    """Records of an arc whose keys begin with `prefix`; `keys_only`: without their values."""
-
-    arc: Arc
-    prefix: bytes = b""
-    keys_only: bool = False
-
-
-class Scanned(Message, frozen=True):
-    """Some, from the start of the arc on; `rest` is what is left of it, None at the end."""
-
-    records: tuple[tuple[bytes, Stored], ...]
-    rest: Arc | None
 
 
 class Change(Message, frozen=True):

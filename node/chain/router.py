@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
+from node.batches import all_of, portions, side_by_side
 from node.chain.chains import Chains
-from node.chain.messages import COUNT, READ, SCAN, WRITE, Edit, Operation, Read, Scan, Write, Written
+from node.chain.messages import COUNT, READ, SCAN, WRITE, Edit, Operation, Read, Write, Written
 from node.chain.ring_map import Entry, Life, RingMap
-from node.data import Stored, Version
+from node.data import Scan, Stored, Version
 from node.errors import (
     BadValue,
     Moved,
@@ -32,15 +33,12 @@ from node.errors import (
     VersionConflict,
 )
 from node.identifiers import EVERYTHING, Arc, Identifier
-from node.settings import MIB, Settings
+from node.settings import Settings
 from node.transport import A, Method, Q, Transport
 
 T = TypeVar("T")
 
 TRY_AGAIN = (Moved, NotAMember, NotServing, Overloaded, Unreachable)
-KEYS = 1_000
-VOLUME = 1 * MIB
-"""Keys and bytes of one question at most, about."""
 SIDE_BY_SIDE = 16
 """Questions of one batch under way at a time."""
 
@@ -144,7 +142,7 @@ class Router:
         async def read(part: Sequence[Placed[bytes]]) -> None:
             found.update(await self._read(part))
 
-        await self._side_by_side(read, self._portions(named, lambda key: len(key)))
+        await side_by_side(read, self._portions(named, len), SIDE_BY_SIDE)
         return found
 
     async def put_many(self, pairs: Iterable[tuple[bytes, bytes]], expires: int = 0) -> None:
@@ -163,11 +161,12 @@ class Router:
 
         async def write(part: Sequence[Placed[Edit]]) -> None:
             nonlocal done, gone
-            gone += len({where for written in await self._write(part) for where in written.outcome.gone})
+            written = await self._write(part)
+            gone += len({where for each in written for where in each.outcome.gone})
             done += len(part)
 
         try:
-            await self._side_by_side(write, self._portions(placed, lambda edit: len(edit.key) + len(edit.value or b"")))
+            await side_by_side(write, self._portions(placed, _size), SIDE_BY_SIDE)
         except RingError as error:
             if len(edits) == 1:
                 raise
@@ -178,17 +177,8 @@ class Router:
 
     def _portions(self, placed: Iterable[Placed[T]], size_of: Callable[[T], int]) -> list[list[Placed[T]]]:
         """Apart by arc, as far as the map is known, and by size."""
-        portions: list[list[Placed[T]]] = []
-        for group in self._grouped(list(placed)):
-            size, portion = 0, list[Placed[T]]()
-            for each in group:
-                if portion and (len(portion) == KEYS or size + size_of(each[1]) > VOLUME):
-                    portions.append(portion)
-                    size, portion = 0, []
-                portion.append(each)
-                size += size_of(each[1])
-            portions.append(portion)
-        return portions
+        groups = self._grouped(list(placed))
+        return [portion for group in groups for portion in portions(group, lambda each: size_of(each[1]))]
 
     def _grouped(self, placed: Sequence[Placed[T]]) -> list[list[Placed[T]]]:
         """Apart by arc."""
@@ -201,29 +191,15 @@ class Router:
             groups.setdefault(number(each[0]), []).append(each)
         return list(groups.values())
 
-    @staticmethod
-    async def _side_by_side(do: Callable[[list[Placed[T]]], Awaitable[None]], portions: list[list[Placed[T]]]) -> None:
-        """All of them, some at a time; then the worst that went wrong, if anything did."""
-        if len(portions) == 1:
-            return await do(portions[0])
-        turns = asyncio.Semaphore(SIDE_BY_SIDE)
-
-        async def one(portion: list[Placed[T]]) -> None:
-            async with turns:
-                await do(portion)
-
-        await _all(one(portion) for portion in portions)
-        return None
-
     # -- arcs --------------------------------------------------------------------------------------------------------
 
     async def scan(
-        self, prefix: bytes = b"", *, keys_only: bool = False, arc: Arc = EVERYTHING
+        self, prefix: bytes = b"", *, keys_only: bool = False
     ) -> AsyncIterator[tuple[tuple[bytes, Stored], ...]]:
-        """All records of an arc whose keys begin with `prefix`, portion by portion, each as of the moment it is read.
-        Raises as `get` does."""
+        """All records whose keys begin with `prefix`, portion by portion, each as of the moment it is read. Raises as
+        `get` does."""
         here = self._local.scan if self._local is not None else None
-        left = [arc]
+        left = [EVERYTHING]
         while left:
             piece = left.pop(0)
             part, scanned = await self._first_of(piece, SCAN, lambda part: Scan(part, prefix, keys_only), here)
@@ -325,7 +301,8 @@ class Router:
         while placed:
             groups = self._grouped(placed)
             if len(groups) > 1:
-                return await _all(self._run(errand, group, unknown) for group in groups)
+                await all_of(self._run(errand, group, unknown) for group in groups)
+                return
             try:
                 placed = errand.done(placed, await self._ask(errand, placed, deadline - loop.time()))
                 continue
@@ -343,7 +320,6 @@ class Router:
             if loop.time() + pause >= deadline:
                 raise self._given_up(attempt, failure, unknown if errand.writes else None, blind)
             await asyncio.sleep(pause)
-        return None
 
     async def _ask(self, errand: Errand[T, Q, A], placed: Sequence[Placed[T]], left: float) -> A:
         ring = self._charts.ring
@@ -391,9 +367,5 @@ class Router:
         return Unavailable(f"no answer for this key within {self._settings.operation} s: {failure}")
 
 
-async def _all(works: Iterable[Awaitable[None]]) -> None:
-    """All of them to their ends; then the worst that went wrong, if anything did."""
-    ended = await asyncio.gather(*works, return_exceptions=True)
-    wrong = [each for each in ended if each is not None]
-    if wrong:
-        raise min(wrong, key=lambda error: (isinstance(error, RingError), not isinstance(error, OutcomeUnknown)))
+def _size(edit: Edit) -> int:
+    return len(edit.key) + len(edit.value or b"")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from node.codec import Address
+from node.codec import Address, parse_address
 from node.errors import BadUsage, RingError
 from node.identifiers import Identifier
 
-DEFAULT_PORT = 18861
 USAGE, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 
@@ -44,15 +42,10 @@ class AddressType(click.ParamType[Address]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
         if isinstance(value, Address):
             return value
-        parts = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::(.*))?", str(value))
-        if parts is None:
-            self.fail(
-                f"{value!r} is no address: give HOST:PORT, as 127.0.0.1:{DEFAULT_PORT} or [::1]:{DEFAULT_PORT}",
-                param,
-                ctx,
-            )
-        port = DEFAULT_PORT if parts[3] is None else PortType().convert(parts[3], param, ctx)
-        return Address(parts[1] or parts[2], port)
+        try:
+            return parse_address(str(value))
+        except BadUsage as error:
+            self.fail(str(error), param, ctx)
 
 
 class IdType(click.ParamType[Identifier]):

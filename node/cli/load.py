@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 import click
 
-from node.cli.arguments import DEFAULT_PORT, TERMINATED, AddressType, log_to_stderr, run, run_loop
-from node.codec import Address
+from node.cli.arguments import TERMINATED, AddressType, log_to_stderr, run, run_loop
+from node.codec import PORT, Address
 from node.errors import BadUsage, Unreachable
 from node.settings import Settings
 
@@ -24,7 +24,7 @@ DEFAULT_INPUT = Path(__file__).resolve().parents[2] / "input.txt"
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file", required=False, type=click.Path(path_type=Path), default=DEFAULT_INPUT, metavar="[input.txt]")
-@click.option("--node", type=AddressType(), help=f"A node of the ring to use. [localhost:{DEFAULT_PORT}]")
+@click.option("--node", type=AddressType(), help=f"A node of the ring to use. [localhost:{PORT}]")
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -76,17 +76,17 @@ async def _some_ring() -> AsyncIterator[Address]:
 
     settings = Settings()
     try:
-        connection = await connect("localhost", DEFAULT_PORT, settings, deadline=settings.connect)
+        connection = await connect("localhost", PORT, settings, deadline=settings.connect)
     except Unreachable:
         from node.cli.local import LocalRing
 
-        print(f"nothing listens on localhost:{DEFAULT_PORT}: starting a ring of {NODES} nodes for this run", flush=True)
+        print(f"nothing listens on localhost:{PORT}: starting a ring of {NODES} nodes for this run", flush=True)
         with tempfile.TemporaryDirectory(prefix="rpychord-") as directory:
             async with LocalRing(NODES, Path(directory)) as ring:
                 yield ring.addresses[0]
     else:
         connection.close()
-        yield Address("localhost", DEFAULT_PORT)
+        yield Address("localhost", PORT)
 
 
 def main() -> int:

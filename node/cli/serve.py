@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from node.cli.arguments import DEFAULT_PORT, IdType, PortType, log_to_stderr, run, run_loop
-from node.codec import Address
+from node.cli.arguments import IdType, PortType, log_to_stderr, run, run_loop
+from node.codec import PORT, Address
 from node.errors import BadUsage
 from node.identifiers import Identifier
 from node.settings import PROFILES, Settings
@@ -21,9 +21,7 @@ from node.settings import PROFILES, Settings
 @click.argument("first_ip", required=False)
 @click.argument("first_port", required=False, type=PortType(), metavar="[PORT]")
 @click.argument("local_port", required=False, type=PortType(0), metavar="[LOCAL-PORT]")
-@click.option(
-    "--port", type=PortType(0), help=f"Port to listen on, same as the third word; 0: a free one. [{DEFAULT_PORT}]"
-)
+@click.option("--port", type=PortType(0), help=f"Port to listen on, same as the third word; 0: a free one. [{PORT}]")
 @click.option("--listen", default="127.0.0.1", metavar="ADDR", help="Address to listen on and be known by. [127.0.0.1]")
 @click.option(
     "--data",
@@ -124,12 +122,12 @@ def command(
     """
     if port is not None and local_port is not None and port != local_port:
         raise BadUsage(f"two local ports: {local_port} as the third word and --port {port}; give one")
-    local = port if port is not None else local_port if local_port is not None else DEFAULT_PORT
+    local = port if port is not None else local_port if local_port is not None else PORT
     if first_ip is not None and not first_ip.strip():
         raise BadUsage(
             "FIRST_IP is empty: give the address of a node of the ring, or no word at all for the first node"
         )
-    first = None if first_ip is None else Address(first_ip, first_port or DEFAULT_PORT)
+    first = None if first_ip is None else Address(first_ip, first_port or PORT)
     log_to_stderr(log_level)
     from node.remote.node import NodeOptions
 

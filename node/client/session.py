@@ -59,14 +59,13 @@ class Session:
         self._nodes = list(dict.fromkeys([self.node, *known, *self._nodes]))
         return infos
 
-    async def lookup(self, key: Any) -> tuple[str, int, str, int]:
-        """(ip, port, id, hops) of the owner of a key."""
-        found: tuple[str, int, str, int] = await self._call("lookup", key, repeatable=True)
-        return found
-
     async def get_node(self, number: int, attribute: str) -> Any:
         """One attribute of the numbered node."""
         return await self._call("get_node", number, attribute, repeatable=True)
+
+    async def ask(self, name: str, *arguments: Any) -> Any:
+        """What an exposed method that changes nothing returns."""
+        return await self._call(name, *arguments, repeatable=True)
 
     async def _call(self, name: str, *arguments: Any, repeatable: bool = False) -> Any:
         loop = asyncio.get_running_loop()

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from random import Random
 
+from node.batches import side_by_side
 from node.chord.household import Household
-from node.codec import Address, pack, unpack
-from node.data import Stored, Verified, Version
-from node.errors import BadUsage, BadValue, Overloaded, RingError, StoreFull, Unavailable
+from node.codec import Address, Contact, pack, unpack
+from node.data import Scan, Scanned, Stored, Traffic, Verified, Version
+from node.errors import BadValue, Moved, Overloaded, RingError, StoreFull, Unavailable
+from node.eventual import messages as m
 from node.eventual.agreed_time import MICROS, AgreedTime
-from node.eventual.cells import Cell, Context, joined
+from node.eventual.cells import Cell, Context, joined, living
 from node.eventual.exchange import Exchange
+from node.eventual.limits import Limited, check_lasting
 from node.eventual.messages import DEPOSIT, HELD, PICK, SUMS, Deposit, Deposited, Sum
 from node.eventual.placement import Placement
 from node.eventual.shelf import Shelf, name_of
 from node.eventual.stamps import HybridClock, Stamp, writer_of
 from node.identifiers import EVERYTHING, Arc, Identifier
-from node.settings import Settings
+from node.settings import MIB, Settings
 from node.store.interface import Batch, Store
 from node.tasks import Tasks
 from node.transport import A, Method, Q, Switchboard, Transport
@@ -30,11 +33,15 @@ from node.transport import A, Method, Q, Switchboard, Transport
 log = logging.getLogger(__name__)
 
 LIVED = "eventual/lived"
+ANSWER = 4 * MIB
+"""Bytes of values in one answer, about."""
+SIDE_BY_SIDE = 64
+"""Operations of one batch under way at a time."""
 REPAIRS = 32
 """Reads being repaired at a time; further ones are answered without."""
 
 
-class Commons:
+class Commons(Limited):
     """One node's part in an eventual ring. Versions are (microseconds since 1970, writer)."""
 
     def __init__(
@@ -61,6 +68,7 @@ class Commons:
         self._time = time
         self._tasks = tasks
         self.operations = self
+        self.traffic = Traffic()
         self._quiet: dict[Address, float] = {}
         """Nodes that did not answer, and until when they are asked last."""
         self._repairs = 0
@@ -101,6 +109,13 @@ class Commons:
         receive.connect(DEPOSIT, self._deposit)
         receive.connect(PICK, self._pick)
         receive.connect(HELD, self._held)
+        receive.connect(m.CONTACTS, self._contacts)
+        receive.connect(m.GET_MANY, self._get_many)
+        receive.connect(m.PUT_MANY, self._put_many)
+        receive.connect(m.DELETE_MANY, self.delete_many)
+        receive.connect(m.SCAN, self._scan)
+        receive.connect(m.PART, self._part)
+        receive.connect(m.COUNT, self.count)
         self._exchange.connect(receive)
 
     def begin(self) -> None:
@@ -148,19 +163,38 @@ class Commons:
         cell = await self._reach(key, PICK, key, self._pick)
         return tuple(_stored(written.stamp, written.value) for written in cell if written.value is not None)
 
-    async def put(self, key: bytes, value: bytes, over: tuple[Version, ...] = ()) -> Version:
-        """Write a packed value in place of what stands there; where siblings are kept, in place of these versions and
-        all they had replaced. Raises Unavailable, StoreFull, Overloaded."""
+    async def put(self, key: bytes, value: bytes, expires: int = 0) -> Version:
+        """Write a packed value in place of what stands there. Raises Unavailable, StoreFull, Overloaded, and BadUsage
+        for one that expires."""
+        check_lasting(expires)
+        return await self.put_over(key, value, ())
+
+    async def put_over(self, key: bytes, value: bytes, over: tuple[Version, ...]) -> Version:
+        """Where siblings are kept: write a packed value in place of these versions and all they had replaced. Raises
+        as `put` does."""
         stamp = (await self._write(key, value, joined(Stamp(*version) for version in over))).newest
         return stamp.time, stamp.writer
-
-    async def put_if(self, key: bytes, value: bytes, version: Version | None) -> Version:
-        """Raises BadUsage: two sides of a cut ring could both succeed."""
-        raise BadUsage("put_if needs a ring with --consistency chain: in an eventual one nobody knows the last version")
 
     async def delete(self, key: bytes) -> bool:
         """Remove a key; whether the replica that took it had a value. Raises as `put` does."""
         return (await self._write(key, None, ())).existed
+
+    async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Stored | None]:
+        """Each as `get` reads it."""
+        wanted = list(dict.fromkeys(keys))
+        return dict(zip(wanted, await side_by_side(self.get, wanted, SIDE_BY_SIDE), strict=True))
+
+    async def put_many(self, pairs: Iterable[tuple[bytes, bytes]], expires: int = 0) -> None:
+        """Each as `put` writes it."""
+        check_lasting(expires)
+        await self._put_many(tuple(dict(pairs).items()))
+
+    async def _put_many(self, pairs: tuple[tuple[bytes, bytes], ...]) -> tuple[Version, ...]:
+        return tuple(await side_by_side(lambda pair: self.put(*pair), pairs, SIDE_BY_SIDE))
+
+    async def delete_many(self, keys: Iterable[bytes]) -> int:
+        """Remove keys, each as `delete` does; how many were there."""
+        return sum(await side_by_side(self.delete, dict.fromkeys(keys), SIDE_BY_SIDE))
 
     async def _write(self, key: bytes, value: bytes | None, seen: Context) -> Deposited:
         """Have a replica take a write; what it already holds, however new, makes this one newer still."""
@@ -184,7 +218,9 @@ class Commons:
                     break
                 try:
                     if node == self._placement.here:
+                        self.traffic.straight += 1
                         return await here(question)
+                    self.traffic.astray += 1
                     patience = min(left, self._settings.probe / 2)
                     return await method.ask(self._transport, node, question, deadline=patience)
                 except (BadValue, Overloaded):
@@ -210,6 +246,20 @@ class Commons:
         return sorted([*near, *nodes[len(replicas) :]], key=lambda node: node in self._quiet)
 
     # -- what this node answers ---------------------------------------------------------------------------------------
+
+    async def _contacts(self, _: None) -> tuple[Contact, ...]:
+        return tuple(view.me for view in await self._household.census())
+
+    async def _get_many(self, keys: tuple[bytes, ...]) -> tuple[Stored | None, ...]:
+        found = await self.get_many(keys)
+        size = 0
+        for n, key in enumerate(keys):
+            stored = found[key]
+            size += len(stored.value) if stored is not None else 0
+            if n and size > ANSWER:
+                keys = keys[:n]
+                break
+        return tuple(found[key] for key in keys)
 
     async def _deposit(self, question: Deposit) -> Deposited:
         self._exchange.check_open()
@@ -267,8 +317,55 @@ class Commons:
 
     # -- looking at all of it -----------------------------------------------------------------------------------------
 
-    async def count(self, arc: Arc) -> int:
-        """How many keys there are in an arc that one member owns. Raises RingErrors of the network."""
+    async def scan(
+        self, prefix: bytes = b"", *, keys_only: bool = False
+    ) -> AsyncIterator[tuple[tuple[bytes, Stored], ...]]:
+        """All records whose keys begin with `prefix`, each as one of its replicas knows it. Raises Unavailable."""
+        rest: Arc | None = EVERYTHING
+        while rest is not None:
+            scanned = await self._scan(Scan(rest, prefix, keys_only))
+            rest = scanned.rest
+            if scanned.records:
+                yield scanned.records
+
+    async def _scan(self, question: Scan) -> Scanned:
+        """The first records of an arc, from the owner of its beginning. Raises Unavailable."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.operation
+        while True:
+            (node, *_) = await self._placement.at(question.arc.start.plus(1))
+            try:
+                if node == self._placement.here:
+                    return await self._part(question)
+                return await m.PART.ask(self._transport, node, question, deadline=self._settings.call)
+            except RingError as error:
+                if loop.time() > deadline:
+                    raise Unavailable(f"no answer about {question.arc} in time: {error}") from None
+            self._placement.forget()
+            await asyncio.sleep(self._settings.backoff)
+
+    async def _part(self, question: Scan) -> Scanned:
+        """The first records of an arc of which this node owns the beginning. Raises Moved."""
+        part = self._placement.part_of(question.arc)
+        if part is None:
+            raise Moved(f"{question.arc} does not begin here", None)
+        found: list[tuple[bytes, Stored]] = []
+        size, last = 0, part.start
+        async for (position, key), body in self._shelf.scan(part):
+            if size > MIB and position != last:
+                return Scanned(tuple(found), Arc(last, question.arc.end))
+            last = position
+            if key.startswith(question.prefix) and (cell := living(body.cell)):
+                value = cell[0].value or b""
+                size += len(key) + len(value)
+                found.append((key, _stored(cell[0].stamp, b"" if question.keys_only else value)))
+        rest = None if part.end == question.arc.end else Arc(part.end, question.arc.end)
+        return Scanned(tuple(found), rest)
+
+    async def count(self, arc: Arc = EVERYTHING) -> int:
+        """How many keys there are in an arc that one member owns, or in the ring. Raises RingErrors of the network."""
+        if arc == EVERYTHING:
+            return sum(await asyncio.gather(*map(self.count, await self._arcs())))
         (node, *_) = await self._placement.at(arc.end)
         return (await self._sum(node, arc)).living
 
@@ -278,9 +375,12 @@ class Commons:
 
     async def verify(self) -> tuple[Verified, ...]:
         """Compare the replicas of all arcs. Raises RingErrors of the network."""
+        return tuple(await asyncio.gather(*map(self._verified, await self._arcs())))
+
+    async def _arcs(self) -> list[Arc]:
+        """Those of the members there are."""
         views = await self._household.census()
-        arcs = [Arc(views[at - 1].me.id, view.me.id) for at, view in enumerate(views)]
-        return tuple(await asyncio.gather(*map(self._verified, arcs)))
+        return [Arc(views[at - 1].me.id, view.me.id) for at, view in enumerate(views)]
 
     async def _verified(self, arc: Arc) -> Verified:
         nodes = tuple(await self._placement.replicas_at(arc.end))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from node.codec import Message
+from node.codec import Contact, Message
+from node.data import Scan, Scanned, Stored, Version
 from node.eventual.cells import Cell, Context
 from node.eventual.stamps import Stamp
 from node.identifiers import Arc
@@ -76,4 +77,17 @@ FETCH: Method[tuple[bytes, ...], Cells] = Method("eventual.fetch", tuple[bytes, 
 GIVE: Method[Cells, Cells] = Method("eventual.give", Cells, Cells)
 """Answered with what is not the same as given once it was taken in."""
 BURY: Method[Burial, None] = Method("eventual.bury", Burial, type(None))
+CONTACTS: Method[None, tuple[Contact, ...]] = Method("eventual.contacts", type(None), tuple[Contact, ...])
+"""The members of the ring that answer."""
+GET_MANY: Method[tuple[bytes, ...], tuple[Stored | None, ...]] = Method(
+    "eventual.get_many", tuple[bytes, ...], tuple[Stored | None, ...]
+)
+"""As many of these, in their order, as fit into a message, at least one."""
+PUT_MANY: Method[tuple[tuple[bytes, bytes], ...], tuple[Version, ...]] = Method(
+    "eventual.put_many", tuple[tuple[bytes, bytes], ...], tuple[Version, ...]
+)
+DELETE_MANY: Method[tuple[bytes, ...], int] = Method("eventual.delete_many", tuple[bytes, ...], int)
+SCAN: Method[Scan, Scanned] = Method("eventual.scan", Scan, Scanned)  # any node can be asked
+PART: Method[Scan, Scanned] = Method("eventual.part", Scan, Scanned)  # the owner of the beginning of the arc only
+COUNT: Method[Arc, int] = Method("eventual.count", Arc, int)
 CLOCK: Method[None, int] = Method("eventual.clock", type(None), int)

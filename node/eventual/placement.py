@@ -42,6 +42,11 @@ class Placement:
             if member.state.arc is not None
         ]
 
+    def part_of(self, arc: Arc) -> Arc | None:
+        """How far an arc from its start on belongs to this node; None if it does not."""
+        first = arc.start.plus(1)
+        return next((arc.intersect(own)[0] for own, _ in self.own() if first in own), None)
+
     async def at(self, point: Identifier) -> list[Address]:
         """The nodes that follow a point, the k replicas first. Raises Unavailable."""
         for arc, others in self.own():

@@ -92,7 +92,7 @@ class RingService:
             raise BadValue(f"versions are a tuple of those that get_siblings returned, not {versions!r}")
         over = tuple(version for each in versions if (version := _version(each)) is not None)
         settings = self._node.settings
-        return await self._commons.put(key_of(key, settings), pack_value(value, settings), over)
+        return await self._commons.put_over(key_of(key, settings), pack_value(value, settings), over)
 
     @property
     def _commons(self) -> Commons:
@@ -113,6 +113,18 @@ class RingService:
         found = await self._node.household.find_successor(point)
         host, port = found.owner.address.host, found.owner.address.port
         return host, port, found.owner.id.hex, found.hops(self._node.residence.first.me)
+
+    async def exposed_lookup_path(self, key: Any) -> tuple[tuple[str, int, str], ...]:
+        """((ip, port, id), ...) of the members that a cold look-up asked, this one first, the owner of the key last."""
+        found = await self._node.household.find_successor(Identifier.of_key(key_of(key, self._node.settings)))
+        way = {c.id: c for c in (self._node.residence.first.me, *found.path, found.owner)}
+        way[found.owner.id] = way.pop(found.owner.id)
+        return tuple((contact.address.host, contact.address.port, contact.id.hex) for contact in way.values())
+
+    async def exposed_health(self) -> tuple[tuple[str, Any], ...]:
+        """((name, value), ...): `serving`, `version`, `address`, `consistency`, `replicas`, `uptime` in seconds, and
+        `straight` and `astray`, the questions of keys that this node was the right one for and those it was not."""
+        return self._node.health()
 
     async def exposed_get_conn_info(self) -> tuple[ConnInfo, ...]:
         """((ip, port, id, neighbour id), ...) of all members that answer, numbered as they stand."""
@@ -136,7 +148,7 @@ class RingService:
         if attribute == "max":
             return len(views) - 1
         if attribute == "keys":
-            return await self._node.data.count(Arc(views[number - 1].me.id, me.id))
+            return await self._operations.count(Arc(views[number - 1].me.id, me.id))
         report = await self._node.neighbours.ask(chord.REPORT, me, chord.ToMember(me.id))
         return ATTRIBUTES[attribute](report)
 

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import Any
 
+from node import __version__
 from node.chain.keyspace import MAP, Keyspace
 from node.chain.replicas import STATES
 from node.chain.ring_map import Policy, Resident, RingMap
@@ -98,6 +100,7 @@ class RingNode:
         self.identity = Identity(b"", b"", ())
         self.serving = False
         self.leaving = False
+        self._since = clock()
         self._persisted: frozenset[Contact] = frozenset()
         self.receive = Switchboard()
         self.household.connect(self.receive)
@@ -374,6 +377,23 @@ class RingNode:
         """End all rounds."""
         self.serving = False
         await self.tasks.stop()
+
+    def health(self) -> tuple[tuple[str, Any], ...]:
+        """What there is to know of this node at a glance, by name."""
+        chart = self.keyspace.cartography.chart
+        policy = chart.ring.policy if chart is not None else Policy()
+        traffic = self.data.traffic
+        return (
+            ("serving", self.serving),
+            ("version", __version__),
+            ("address", str(self.address)),
+            ("consistency", policy.consistency),
+            ("durability", policy.durability),
+            ("replicas", policy.replicas),
+            ("uptime", self._clock() - self._since),
+            ("straight", traffic.straight),
+            ("astray", traffic.astray),
+        )
 
     # -- bringing others in --------------------------------------------------------------------------------------
 

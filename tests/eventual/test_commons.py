@@ -176,7 +176,7 @@ def test_values_written_side_by_side_are_kept_until_somebody_writes_over_them() 
         await agreed(ring, [b"cart"])
         found = await commons(ring, hosts[1]).get_all(b"cart")
         assert {stored.value for stored in found} == {b"milk", b"bread"}
-        await commons(ring, hosts[2]).put(b"cart", b"milk and bread", tuple(stored.version for stored in found))
+        await commons(ring, hosts[2]).put_over(b"cart", b"milk and bread", tuple(stored.version for stored in found))
         await agreed(ring, [b"cart"])
         assert [stored.value for stored in await commons(ring, hosts[0]).get_all(b"cart")] == [b"milk and bread"]
 

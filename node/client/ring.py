@@ -1,0 +1,218 @@
+"""A ring as programs use it, in asyncio: `ring = await AsyncRing.connect("host:port"); await ring.get("k")`.
+
+A chain ring is asked in one hop: the client knows the ring map and goes to the head or the tail of a key's chain.
+Whatever fails is tried again until `timeout`; every write has a name, so that trying again does nothing twice.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from node.chain.ring_map import RingMap
+from node.chain.router import Router
+from node.client.atlas import Atlas
+from node.client.session import ConnInfo, Session
+from node.codec import Address, parse_address, unpack
+from node.data import Operations, Version
+from node.errors import BadValue, NotAMember, RingError
+from node.eventual.guest import Guest
+from node.remote.pool import Pool
+from node.replication.messages import HELLO, Hello
+from node.settings import Settings
+from node.values import key_of, pack_value, unpack_value
+
+TIMEOUT = 10.0
+"""Seconds an operation takes at most, retries included, unless said otherwise."""
+Key = str | bytes | int
+"""`1` and `"1"` are one key."""
+
+
+class AsyncRing:
+    """One ring. Use it in the loop it was connected in; any number of operations at a time."""
+
+    def __init__(self, operations: Operations, session: Session, pool: Pool, settings: Settings) -> None:
+        """Made by `connect`."""
+        self._operations = operations
+        self._session = session
+        self._pool = pool
+        self._settings = settings
+
+    @classmethod
+    async def connect(cls, *nodes: str | Address, timeout: float = TIMEOUT, profile: str = "local") -> AsyncRing:
+        """The ring that these nodes are in, the first of which that answers is used; "localhost" if there are none.
+
+        `timeout`: seconds an operation may take, retries included. Raises Unreachable if no node answers, NotARing if
+        what answers is none, BadUsage for what is no address.
+        """
+        settings = replace(Settings.profile(profile), operation=timeout)
+        seeds = [node if isinstance(node, Address) else parse_address(node) for node in nodes or ("localhost",)]
+        pool = Pool(settings, random.Random())
+        session = Session(seeds, settings)
+        try:
+            hello = await _first_hello(seeds, pool, settings)
+        except BaseException:
+            await pool.close()
+            raise
+        if unpack(RingMap, hello.record.value).policy.consistency == "eventual":
+            return cls(Guest(seeds, pool, settings), session, pool, settings)
+        atlas = Atlas(hello.record, seeds, pool, settings)
+        return cls(
+            Router(atlas, pool, settings, random.Random(random.SystemRandom().random())), session, pool, settings
+        )
+
+    async def __aenter__(self) -> AsyncRing:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all connections; operations under way fail."""
+        self._session.close()
+        await self._pool.close()
+
+    # -- one key -----------------------------------------------------------------------------------------------------
+
+    async def get(self, key: Key, default: Any = None) -> Any:
+        """The value of a key, or `default`. Raises Unavailable, NoQuorum."""
+        stored = await self._operations.get(key_of(key, self._settings))
+        return default if stored is None else unpack_value(stored.value)
+
+    async def get_versioned(self, key: Key) -> tuple[Any, Version] | None:
+        """The value and version of a key, None if it has none. Raises as `get` does."""
+        stored = await self._operations.get(key_of(key, self._settings))
+        return None if stored is None else (unpack_value(stored.value), stored.version)
+
+    async def put(self, key: Key, value: Any, *, ttl: float | None = None) -> Version:
+        """Store a value, with `ttl` for so many seconds by the clocks of the nodes; its version.
+
+        Raises BadValue, Unavailable, NoQuorum, StoreFull, and OutcomeUnknown if it may or may not be stored.
+        """
+        return await self._operations.put(*self._pair(key, value), _expiry(ttl))
+
+    async def put_if(self, key: Key, value: Any, version: Version | None, *, ttl: float | None = None) -> Version:
+        """Store a value only if the key has this version, None: only if it is absent. Raises VersionConflict, and as
+        `put` does."""
+        return await self._operations.put_if(*self._pair(key, value), version, _expiry(ttl))
+
+    async def delete(self, key: Key) -> bool:
+        """Remove a key; whether it was there. Raises as `put` does."""
+        return await self._operations.delete(key_of(key, self._settings))
+
+    async def increment(self, key: Key, amount: int | float = 1) -> int | float:
+        """Add to a number, 0 if the key is absent; what it came to. Raises BadValue if it is no number, and as `put`
+        does."""
+        if type(amount) not in (int, float):
+            raise BadValue(f"an amount is an int or a float, not {amount!r}")
+        packed, _ = await self._operations.increment(key_of(key, self._settings), amount)
+        total: int | float = unpack_value(packed)
+        return total
+
+    # -- many keys ---------------------------------------------------------------------------------------------------
+
+    async def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
+        """The values of those of the keys that have one. Raises as `get` does."""
+        named = {key: key_of(key, self._settings) for key in keys}
+        found = await self._operations.get_many(named.values())
+        return {key: unpack_value(stored.value) for key, name in named.items() if (stored := found[name]) is not None}
+
+    async def put_many(self, pairs: Mapping[Key, Any], *, ttl: float | None = None) -> None:
+        """Store many values, each for itself: not all at one moment. Raises as `put` does; the error says how many are
+        stored."""
+        await self._operations.put_many((self._pair(key, value) for key, value in pairs.items()), _expiry(ttl))
+
+    async def delete_many(self, keys: Iterable[Key]) -> int:
+        """Remove keys; how many were there. Raises as `put_many` does."""
+        return await self._operations.delete_many(key_of(key, self._settings) for key in keys)
+
+    # -- all keys ----------------------------------------------------------------------------------------------------
+
+    async def items(self, prefix: str | bytes = b"") -> AsyncIterator[tuple[str | bytes, Any]]:
+        """All keys that begin with `prefix`, and their values, in the order of the ring; each as of the moment it is
+        read. A key that is not UTF-8 comes as bytes. Raises as `get` does."""
+        async for page in self.item_pages(prefix):
+            for pair in page:
+                yield pair
+
+    async def item_pages(self, prefix: str | bytes = b"") -> AsyncIterator[list[tuple[str | bytes, Any]]]:
+        """What `items` yields, as many at a time as one answer holds."""
+        async for records in self._operations.scan(key_of(prefix, self._settings)):
+            yield [(readable(key), unpack_value(stored.value)) for key, stored in records]
+
+    async def keys(self, prefix: str | bytes = b"") -> AsyncIterator[str | bytes]:
+        """All keys that begin with `prefix`, as `items`."""
+        async for page in self.key_pages(prefix):
+            for key in page:
+                yield key
+
+    async def key_pages(self, prefix: str | bytes = b"") -> AsyncIterator[list[str | bytes]]:
+        """What `keys` yields, as many at a time as one answer holds."""
+        async for records in self._operations.scan(key_of(prefix, self._settings), keys_only=True):
+            yield [readable(key) for key, _ in records]
+
+    async def count(self) -> int:
+        """How many keys the ring holds. Raises as `get` does."""
+        return await self._operations.count()
+
+    # -- the ring ----------------------------------------------------------------------------------------------------
+
+    async def replicas(self, key: Key) -> tuple[tuple[str, int, str], ...]:
+        """((ip, port, role), ...) of the nodes that hold a key, the head first."""
+        found: tuple[tuple[str, int, str], ...] = await self._session.ask("replicas", key_of(key, self._settings))
+        return found
+
+    async def overlay(self) -> tuple[ConnInfo, ...]:
+        """((ip, port, id, neighbour id), ...) of all members, from the smallest id on."""
+        return await self._session.get_conn_info()
+
+    async def lookup(self, key: Key) -> tuple[tuple[str, int, str], ...]:
+        """The way of a cold look-up: ((ip, port, id), ...) from the node asked to the owner of the key."""
+        found: tuple[tuple[str, int, str], ...] = await self._session.ask("lookup_path", key_of(key, self._settings))
+        return found
+
+    async def verify(self) -> tuple[tuple[str, str, int, tuple[tuple[str, int], ...], str], ...]:
+        """((start, end, keys, ((ip, port), ...), problem), ...) of every arc, its replicas compared."""
+        found: tuple[tuple[str, str, int, tuple[tuple[str, int], ...], str], ...] = await self._session.ask("verify")
+        return found
+
+    def _pair(self, key: Key, value: Any) -> tuple[bytes, bytes]:
+        return key_of(key, self._settings), pack_value(value, self._settings)
+
+
+async def _first_hello(seeds: list[Address], pool: Pool, settings: Settings) -> Hello:
+    """The greeting of the first node that is in a ring. Raises what the last one raised."""
+    failure: RingError | None = None
+    for seed in seeds:
+        try:
+            hello = await HELLO.ask(pool, seed, None, deadline=settings.call)
+            if hello.serving:
+                return hello
+            failure = NotAMember(f"{seed} has not joined a ring yet: try again in a moment")
+        except RingError as error:
+            failure = error
+    assert failure is not None
+    raise failure
+
+
+def readable(key: bytes) -> str | bytes:
+    """A key as text where it is text."""
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return key
+
+
+def _expiry(ttl: float | None) -> int:
+    """Milliseconds since 1970, 0 for never. Raises BadValue unless it lies ahead."""
+    if ttl is None:
+        return 0
+    if type(ttl) not in (int, float) or not 0 < ttl < 1e11:
+        raise BadValue(f"ttl is a number of seconds above 0, not {ttl!r}")
+    return int(1000 * (time.time() + ttl)) + 1

@@ -1,0 +1,148 @@
+"""A ring as programs use it without asyncio: `ring = Ring.connect("host:port"); ring["k"] = 1`.
+
+The same code as `AsyncRing`, on one loop a process; a Ring may be used from many threads at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+from node.client.background import background
+from node.client.ring import TIMEOUT, AsyncRing, Key
+from node.client.session import ConnInfo
+from node.codec import Address
+from node.data import Version
+
+T = TypeVar("T")
+
+
+class Ring:
+    """One ring. See `AsyncRing` for what the methods mean and raise."""
+
+    def __init__(self, ring: AsyncRing) -> None:
+        """Made by `connect`."""
+        self._ring = ring
+        self._run = background().run
+
+    @classmethod
+    def connect(cls, *nodes: str | Address, timeout: float = TIMEOUT, profile: str = "local") -> Ring:
+        """The ring that these nodes are in; "localhost" if there are none. Raises as `AsyncRing.connect` does."""
+        return cls(background().run(AsyncRing.connect(*nodes, timeout=timeout, profile=profile)))
+
+    def __enter__(self) -> Ring:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all connections."""
+        self._run(self._ring.close())
+
+    # -- as a mapping ------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Key) -> Any:
+        """Raises KeyError if the key is absent, and as `get` does."""
+        found = self.get_versioned(key)
+        if found is None:
+            raise KeyError(key)
+        return found[0]
+
+    def __setitem__(self, key: Key, value: Any) -> None:
+        self.put(key, value)
+
+    def __delitem__(self, key: Key) -> None:
+        """Raises KeyError if the key is absent, and as `delete` does."""
+        if not self.delete(key):
+            raise KeyError(key)
+
+    def __contains__(self, key: Key) -> bool:
+        return self.get_versioned(key) is not None
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        return self.keys()
+
+    # -- one key -----------------------------------------------------------------------------------------------------
+
+    def get(self, key: Key, default: Any = None) -> Any:
+        """The value of a key, or `default`."""
+        return self._run(self._ring.get(key, default))
+
+    def get_versioned(self, key: Key) -> tuple[Any, Version] | None:
+        """The value and version of a key, None if it has none."""
+        return self._run(self._ring.get_versioned(key))
+
+    def put(self, key: Key, value: Any, *, ttl: float | None = None) -> Version:
+        """Store a value, with `ttl` for so many seconds; its version."""
+        return self._run(self._ring.put(key, value, ttl=ttl))
+
+    def put_if(self, key: Key, value: Any, version: Version | None, *, ttl: float | None = None) -> Version:
+        """Store a value only if the key has this version, None: only if it is absent."""
+        return self._run(self._ring.put_if(key, value, version, ttl=ttl))
+
+    def delete(self, key: Key) -> bool:
+        """Remove a key; whether it was there."""
+        return self._run(self._ring.delete(key))
+
+    def increment(self, key: Key, amount: int | float = 1) -> int | float:
+        """Add to a number, 0 if the key is absent; what it came to."""
+        return self._run(self._ring.increment(key, amount))
+
+    # -- many keys ---------------------------------------------------------------------------------------------------
+
+    def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
+        """The values of those of the keys that have one."""
+        return self._run(self._ring.get_many(keys))
+
+    def put_many(self, pairs: Mapping[Key, Any], *, ttl: float | None = None) -> None:
+        """Store many values, each for itself."""
+        self._run(self._ring.put_many(pairs, ttl=ttl))
+
+    def delete_many(self, keys: Iterable[Key]) -> int:
+        """Remove keys; how many were there."""
+        return self._run(self._ring.delete_many(keys))
+
+    # -- all keys ----------------------------------------------------------------------------------------------------
+
+    def items(self, prefix: str | bytes = b"") -> Iterator[tuple[str | bytes, Any]]:
+        """All keys that begin with `prefix`, and their values."""
+        return self._stream(self._ring.item_pages(prefix))
+
+    def keys(self, prefix: str | bytes = b"") -> Iterator[str | bytes]:
+        """All keys that begin with `prefix`."""
+        return self._stream(self._ring.key_pages(prefix))
+
+    def count(self) -> int:
+        """How many keys the ring holds."""
+        return self._run(self._ring.count())
+
+    def _stream(self, pages: AsyncIterator[list[T]]) -> Iterator[T]:
+        """One page at a time, so that the loop is asked seldom."""
+
+        async def following() -> list[T] | None:
+            return await anext(pages, None)
+
+        while (page := self._run(following())) is not None:
+            yield from page
+
+    # -- the ring ----------------------------------------------------------------------------------------------------
+
+    def replicas(self, key: Key) -> tuple[tuple[str, int, str], ...]:
+        """((ip, port, role), ...) of the nodes that hold a key, the head first."""
+        return self._run(self._ring.replicas(key))
+
+    def overlay(self) -> tuple[ConnInfo, ...]:
+        """((ip, port, id, neighbour id), ...) of all members, from the smallest id on."""
+        return self._run(self._ring.overlay())
+
+    def lookup(self, key: Key) -> tuple[tuple[str, int, str], ...]:
+        """The way of a cold look-up: ((ip, port, id), ...) from the node asked to the owner of the key."""
+        return self._run(self._ring.lookup(key))
+
+    def verify(self) -> tuple[tuple[str, str, int, tuple[tuple[str, int], ...], str], ...]:
+        """((start, end, keys, ((ip, port), ...), problem), ...) of every arc, its replicas compared."""
+        return self._run(self._ring.verify())
