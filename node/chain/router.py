@@ -11,10 +11,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from node.batches import all_of, portions, side_by_side
-from node.chain.chains import Chains
 from node.chain.messages import COUNT, READ, SCAN, WRITE, Edit, Operation, Read, Write, Written
 from node.chain.ring_map import Entry, Life, RingMap
 from node.data import Scan, Stored, Version
@@ -35,6 +34,9 @@ from node.errors import (
 from node.identifiers import EVERYTHING, Arc, Identifier
 from node.settings import Settings
 from node.transport import A, Method, Q, Transport
+
+if TYPE_CHECKING:  # a client has none, and starts without them
+    from node.chain.chains import Chains
 
 T = TypeVar("T")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import click
 
 from node.codec import Address, parse_address
-from node.errors import BadUsage, RingError
+from node.errors import BadUsage, OutcomeUnknown, RingError
 from node.identifiers import Identifier
 
-USAGE, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+FAILED, USAGE, ABSENT, UNKNOWN, INTERRUPTED, TERMINATED = 1, 2, 3, 4, 130, 143
 
 
 class PortType(click.ParamType[int]):
@@ -84,8 +85,14 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
     except BadUsage as error:
         print(f"{name}: {error}", file=sys.stderr)
         return USAGE
+    except OutcomeUnknown as error:
+        print(f"{name}: it may or may not be done: {error}", file=sys.stderr)
+        return UNKNOWN
     except RingError as error:
         print(f"{name}: {error}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

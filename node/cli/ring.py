@@ -11,10 +11,18 @@ from node import __version__
 from node.cli.arguments import run
 
 COMMANDS = {
-    "serve": ("node.cli.serve", "Start one node and stay until told to leave (server.py)."),
-    "load": ("node.cli.load", "Do what the lines of a file say and verify it (main.py)."),
-    "local": ("node.cli.local", "Run a ring of several nodes on this machine until Ctrl-C."),
+    "put": ("node.cli.keys:put", "Store a value under a key."),
+    "get": ("node.cli.keys:get", "Print the value of a key."),
+    "delete": ("node.cli.keys:delete", "Remove keys."),
+    "put-many": ("node.cli.keys:put_many", "Store several pairs in one go."),
+    "increment": ("node.cli.keys:increment", "Add to a number."),
+    "keys": ("node.cli.keys:keys", "Print all keys, or those that begin with a prefix."),
+    "count": ("node.cli.keys:count", "Print how many keys the ring holds."),
+    "serve": ("node.cli.serve:command", "Start one node and stay until told to leave (server.py)."),
+    "load": ("node.cli.load:command", "Do what the lines of a file say and verify it (main.py)."),
+    "local": ("node.cli.local:command", "Run a ring of several nodes on this machine until Ctrl-C."),
 }
+"""Where each command is, as module:name, and what it does in one line."""
 
 
 class Lazy(click.Group):
@@ -26,7 +34,8 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -38,7 +47,13 @@ class Lazy(click.Group):
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rpychord")
 def group() -> None:
-    """A ring of nodes that hold keys and values: start one, load it."""
+    """A ring of nodes that hold keys and values.
+
+    Start with `ring local` in one terminal and `ring put city Lisbon --node HOST:PORT` in another, with the address it
+    printed; or with `ring serve` here, which listens where all commands look.
+
+    Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such key; 4 it may or may not be done; 130 Ctrl-C; 143 SIGTERM.
+    """
 
 
 def main() -> int:

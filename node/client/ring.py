@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from node.chain.ring_map import RingMap
 from node.chain.router import Router
@@ -20,7 +20,6 @@ from node.client.session import ConnInfo, Session
 from node.codec import Address, parse_address, unpack
 from node.data import Operations, Version
 from node.errors import BadValue, NotAMember, RingError
-from node.eventual.guest import Guest
 from node.remote.pool import Pool
 from node.replication.messages import HELLO, Hello
 from node.settings import Settings
@@ -30,6 +29,7 @@ TIMEOUT = 10.0
 """Seconds an operation takes at most, retries included, unless said otherwise."""
 Key = str | bytes | int
 """`1` and `"1"` are one key."""
+K = TypeVar("K", str, bytes, int)
 
 
 class AsyncRing:
@@ -59,6 +59,8 @@ class AsyncRing:
             await pool.close()
             raise
         if unpack(RingMap, hello.record.value).policy.consistency == "eventual":
+            from node.eventual.guest import Guest
+
             return cls(Guest(seeds, pool, settings), session, pool, settings)
         atlas = Atlas(hello.record, seeds, pool, settings)
         return cls(
@@ -117,13 +119,13 @@ class AsyncRing:
 
     # -- many keys ---------------------------------------------------------------------------------------------------
 
-    async def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
+    async def get_many(self, keys: Iterable[K]) -> dict[K, Any]:
         """The values of those of the keys that have one. Raises as `get` does."""
         named = {key: key_of(key, self._settings) for key in keys}
         found = await self._operations.get_many(named.values())
         return {key: unpack_value(stored.value) for key, name in named.items() if (stored := found[name]) is not None}
 
-    async def put_many(self, pairs: Mapping[Key, Any], *, ttl: float | None = None) -> None:
+    async def put_many(self, pairs: Mapping[K, Any], *, ttl: float | None = None) -> None:
         """Store many values, each for itself: not all at one moment. Raises as `put` does; the error says how many are
         stored."""
         await self._operations.put_many((self._pair(key, value) for key, value in pairs.items()), _expiry(ttl))

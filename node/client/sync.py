@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from node.client.background import background
-from node.client.ring import TIMEOUT, AsyncRing, Key
+from node.client.ring import TIMEOUT, AsyncRing, K, Key
 from node.client.session import ConnInfo
 from node.codec import Address
 from node.data import Version
@@ -94,11 +94,11 @@ class Ring:
 
     # -- many keys ---------------------------------------------------------------------------------------------------
 
-    def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
+    def get_many(self, keys: Iterable[K]) -> dict[K, Any]:
         """The values of those of the keys that have one."""
         return self._run(self._ring.get_many(keys))
 
-    def put_many(self, pairs: Mapping[Key, Any], *, ttl: float | None = None) -> None:
+    def put_many(self, pairs: Mapping[K, Any], *, ttl: float | None = None) -> None:
         """Store many values, each for itself."""
         self._run(self._ring.put_many(pairs, ttl=ttl))
 
