@@ -185,11 +185,13 @@ async def serve(options: object, settings: Settings) -> int:
     starting.result()
     print(f"ready {node.address} id={node.id.hex}", flush=True)
     failing = loop.create_task(node.stopped())
-    await asyncio.wait({leaving, failing}, return_when=asyncio.FIRST_COMPLETED)
+    asked = loop.create_task(node.told_to_leave())
+    await asyncio.wait({leaving, failing, asked}, return_when=asyncio.FIRST_COMPLETED)
     if failing.done():
         await node.close()
         failing.result()
-    failing.cancel()
+    for waiting in (failing, asked):
+        waiting.cancel()
     await node.leave()
     return 0
 

@@ -6,6 +6,7 @@ Whatever fails is tried again until `timeout`; every write has a name, so that t
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -19,12 +20,13 @@ from node.client.atlas import Atlas
 from node.client.session import ConnInfo, Session
 from node.codec import Address, parse_address, unpack
 from node.data import Operations, Version
-from node.errors import BadValue, NotAMember, RingError
+from node.errors import BadValue, NotAMember, RingError, Unavailable
 from node.remote.pool import Pool
 from node.replication.messages import HELLO, Hello
 from node.settings import Settings
 from node.values import key_of, pack_value, unpack_value
 
+LEAVE = 30.0
 TIMEOUT = 10.0
 """Seconds an operation takes at most, retries included, unless said otherwise."""
 Key = str | bytes | int
@@ -178,6 +180,42 @@ class AsyncRing:
         """The way of a cold look-up: ((ip, port, id), ...) from the node asked to the owner of the key."""
         found: tuple[tuple[str, int, str], ...] = await self._session.ask("lookup_path", key_of(key, self._settings))
         return found
+
+    async def health(self) -> dict[Address, dict[str, Any] | None]:
+        """What every node says of itself, see `RingService.exposed_health`; None for one that does not answer."""
+        nodes = dict.fromkeys(Address(ip, port) for ip, port, _, _ in await self.overlay())
+        return dict(zip(nodes, await asyncio.gather(*map(self._health_of, nodes)), strict=True))
+
+    async def _health_of(self, node: Address) -> dict[str, Any] | None:
+        session = Session([node], self._settings)
+        try:
+            async with asyncio.timeout(self._settings.call):
+                return dict(await session.ask("health"))
+        except (RingError, TimeoutError):
+            return None
+        finally:
+            session.close()
+
+    async def join(self, node: str | Address) -> tuple[str, int, str]:
+        """Take a node that is a ring of its own, without keys, into this ring; its (ip, port, id). Raises WrongRing."""
+        address = parse_address(node) if isinstance(node, str) else node
+        joined: tuple[str, int, str] = await self._session.do("connect", address.host, address.port)
+        return joined
+
+    async def depart(self, node: str | Address) -> None:
+        """Have a node give all it holds to others and end; return once it does not answer any more. Raises Unreachable,
+        and Unavailable if it is still there after `timeout` and half a minute."""
+        address = parse_address(node) if isinstance(node, str) else node
+        session = Session([address], self._settings)
+        try:
+            await session.do("depart")
+            deadline = asyncio.get_running_loop().time() + self._settings.operation + LEAVE
+            while not session.ended:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Unavailable(f"{address} has not left yet: look at its log")
+                await asyncio.sleep(self._settings.backoff)
+        finally:
+            session.close()
 
     async def verify(self) -> tuple[tuple[str, str, int, tuple[tuple[str, int], ...], str], ...]:
         """((start, end, keys, ((ip, port), ...), problem), ...) of every arc, its replicas compared."""

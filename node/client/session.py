@@ -67,6 +67,15 @@ class Session:
         """What an exposed method that changes nothing returns."""
         return await self._call(name, *arguments, repeatable=True)
 
+    async def do(self, name: str, *arguments: Any) -> Any:
+        """What an exposed method that does something returns. Raises OutcomeUnknown if it may or may not have."""
+        return await self._call(name, *arguments)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection has ended since."""
+        return self._connection is None or self._connection.closed
+
     async def _call(self, name: str, *arguments: Any, repeatable: bool = False) -> Any:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + 4 * self._settings.operation

@@ -143,6 +143,18 @@ class Ring:
         """The way of a cold look-up: ((ip, port, id), ...) from the node asked to the owner of the key."""
         return self._run(self._ring.lookup(key))
 
+    def health(self) -> dict[Address, dict[str, Any] | None]:
+        """What every node says of itself; None for one that does not answer."""
+        return self._run(self._ring.health())
+
+    def join(self, node: str | Address) -> tuple[str, int, str]:
+        """Take a node that is a ring of its own, without keys, into this ring; its (ip, port, id)."""
+        return self._run(self._ring.join(node))
+
+    def depart(self, node: str | Address) -> None:
+        """Have a node give all it holds to others and end; return once it has."""
+        self._run(self._ring.depart(node))
+
     def verify(self) -> tuple[tuple[str, str, int, tuple[tuple[str, int], ...], str], ...]:
         """((start, end, keys, ((ip, port), ...), problem), ...) of every arc, its replicas compared."""
         return self._run(self._ring.verify())

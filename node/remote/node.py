@@ -56,6 +56,7 @@ class Node:
         self._listener: Listener | None = None
         self._pool: Pool | None = None
         self._node: RingNode | None = None
+        self._told = asyncio.Event()
 
     @property
     def address(self) -> Address:
@@ -92,7 +93,7 @@ class Node:
         self._listener.bind()
         address = Address(advertised.host, self._listener.port)
         self._node = await RingNode.open(address, self._store, self._pool, settings, random.Random(), _clock, time.time)
-        self._listener.serve(RingService(self._node))
+        self._listener.serve(RingService(self._node, self._told.set))
         await self._node.start(
             StartOptions(
                 members=options.members,
@@ -110,6 +111,10 @@ class Node:
     async def stopped(self) -> None:
         """Returns never; raises what ended the node from inside."""
         await asyncio.shield(self._running.tasks.failed)
+
+    async def told_to_leave(self) -> None:
+        """Returns once somebody asked over the network that this node leave."""
+        await self._told.wait()
 
     async def leave(self) -> None:
         """Hand everything over, say goodbye, close."""

@@ -27,8 +27,10 @@ ConnInfo = tuple[str, int, str, str]
 class RingService:
     """The remote object that a node is. One for all connections; it keeps nothing of any of them."""
 
-    def __init__(self, node: RingNode) -> None:
+    def __init__(self, node: RingNode, depart: Callable[[], None]) -> None:
+        """`depart`: makes the process hand over and end, soon."""
         self._node = node
+        self._depart = depart
 
     # -- keys and values -----------------------------------------------------------------------------------------
 
@@ -156,6 +158,11 @@ class RingService:
         """Admit the node at that address, which is a ring of its own, right after this one; its (ip, port, id)."""
         contact = await self._node.admit(Address(_text(ip, "ip"), _port(port)))
         return contact.address.host, contact.address.port, contact.id.hex
+
+    async def exposed_depart(self) -> bool:
+        """Hand everything over to other nodes and end, as after SIGTERM; returns at once."""
+        self._depart()
+        return True
 
     async def exposed_update_numbers(self) -> bool:
         """Number all members anew; done when each knows its number."""
