@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import re
 import signal
@@ -13,25 +12,35 @@ from pathlib import Path
 
 import click
 
-from node.cli.arguments import TERMINATED, run, run_loop
+from node.cli.arguments import run, run_loop
+from node.cli.processes import ROOT, START, bound_to, command_line
 from node.codec import Address
 from node.errors import Unavailable
 
 READY = re.compile(rb"^ready (\S+):(\d+) id=[0-9a-f]{40}$")
-START = 30.0
-"""Seconds a process has to become ready."""
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("count", type=click.IntRange(1, 256), default=5, metavar="[N]")
-def command(count: int) -> int:
+@click.option("--detach", is_flag=True, help="Leave it running when this command ends, until `ring local --stop`.")
+@click.option("--stop", is_flag=True, help="End the ring that was left running, and remove its data.")
+def command(count: int, detach: bool, stop: bool) -> int:
     """Run a ring of N node processes (5 unless said otherwise) on free ports of this machine until Ctrl-C.
 
     Their data is in a temporary directory and goes with them. Each prints its line: ready HOST:PORT id=ID.
     """
-    run_loop(lambda: _stay(count))
+    if stop:
+        from node.cli.detached import stop_ring
+
+        print(f"{stop_ring()} nodes ended")
+    elif detach:
+        from node.cli.detached import start_ring
+
+        for line in start_ring(count):
+            print(line, flush=True)
+        print("it stays until: ring local --stop")
+    else:
+        run_loop(lambda: _stay(count))
     return 0
 
 
@@ -119,16 +128,14 @@ class LocalRing:
 
     async def _spawn(self, number: int, words: list[str]) -> asyncio.subprocess.Process:
         data = self._directory / f"node{number}"
-        command_line = [sys.executable, "-m", "node.cli.serve", *words, "--data", str(data), *self._words]
-        parent = os.getpid()
         with self._log(number).open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
-                *command_line,
+                *command_line([*words, "--data", str(data), *self._words]),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                cwd=Path(__file__).resolve().parents[2],
-                preexec_fn=lambda: _die_with(parent),
+                cwd=ROOT,
+                preexec_fn=bound_to(os.getpid(), signal.SIGKILL),
                 start_new_session=True,
             )
         self._processes.append(process)
@@ -147,13 +154,6 @@ class LocalRing:
             if process.returncode is None:
                 process.kill()
         await asyncio.gather(*(process.wait() for process in self._processes))
-
-
-def _die_with(parent: int) -> None:
-    """In the new process: be killed when the parent is gone, at once if it is gone already."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(TERMINATED)
 
 
 def main() -> int:

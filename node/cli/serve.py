@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from node.codec import PORT, Address
 from node.errors import BadUsage
 from node.identifiers import Identifier
 from node.settings import PROFILES, Settings
+
+if TYPE_CHECKING:
+    from node.cli.processes import Servers
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -28,6 +32,12 @@ from node.settings import PROFILES, Settings
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Data directory: keys, id and known members. [~/.local/share/rpychord/PORT, or below $XDG_DATA_HOME]",
+)
+@click.option(
+    "--servers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Start N nodes on consecutive ports, a process each; they leave together. --data: the directory above theirs.",
 )
 @click.option(
     "--members",
@@ -100,6 +110,7 @@ def command(
     port: int | None,
     listen: str,
     data: Path | None,
+    servers: int | None,
     members: int,
     identifier: Identifier | None,
     alone: bool,
@@ -128,6 +139,8 @@ def command(
             "FIRST_IP is empty: give the address of a node of the ring, or no word at all for the first node"
         )
     first = None if first_ip is None else Address(first_ip, first_port or PORT)
+    if servers is not None:
+        return _several(servers, first, local, data)
     log_to_stderr(log_level)
     from node.remote.node import NodeOptions
 
@@ -148,6 +161,52 @@ def command(
     )
     code: int = run_loop(lambda: serve(options, Settings.profile(profile)))
     return code
+
+
+def _several(count: int, first: Address | None, port: int, data: Path | None) -> int:
+    """Many nodes, each started with the words of this command but where it listens, what it joins and where it is."""
+    from node.cli.processes import Servers
+
+    if port and port + count - 1 > 65535:
+        raise BadUsage(f"{count} ports from {port} on go beyond 65535: begin lower with --port")
+    context = click.get_current_context()
+    if context.params["identifier"] is not None:
+        raise BadUsage("--id is of one node: leave it out with --servers")
+    own = ("first_ip", "first_port", "local_port", "port", "data", "servers")
+    shared: list[str] = []
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if option.name not in own and value not in (None, False) and value != option.default:
+            shared += [option.opts[0]] if value is True else [option.opts[0], str(value)]
+    base = port or PORT
+
+    def words_of(number: int, first: Address | None) -> list[str]:
+        there = [first.host, str(first.port), str(base + number)] if first else ["--port", str(base + number)]
+        directory = data / str(base + number) if data is not None else default_directory(base + number)
+        return [*there, "--data", str(directory), *shared]
+
+    code: int = run_loop(lambda: _stay(Servers(words_of, count, first)))
+    return code
+
+
+async def _stay(servers: Servers) -> int:
+    """Until the first signal; a second one ends them at once."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    told: list[int] = []
+
+    def leave(number: int) -> None:
+        told.append(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leave, number)
+    try:
+        return await servers.run()
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        return 0 if len(told) == 1 else 128 + told[-1]
 
 
 def default_directory(port: int) -> Path:

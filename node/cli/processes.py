@@ -1,0 +1,135 @@
+"""Node processes that commands start: several together for as long as the command lives, or on their own."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from node.codec import Address
+from node.errors import Unavailable
+
+ROOT = Path(__file__).resolve().parents[2]
+START = 30.0
+"""Seconds a process has to become ready."""
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+def command_line(words: Sequence[str]) -> list[str]:
+    """What starts a node with these words of `server.py`."""
+    return [sys.executable, "-m", "node.cli.serve", *words]
+
+
+def bound_to(parent: int, number: int) -> Callable[[], None]:
+    """For `preexec_fn`: get this signal when the parent is gone, end at once if it is gone already."""
+
+    def bind() -> None:
+        LIBC.prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return bind
+
+
+def start_detached(words: Sequence[str], log: Path) -> tuple[int, str]:
+    """A node that goes on when this command ends; its pid and its ready line. What it says goes to the log.
+
+    Raises Unavailable, with what it said, if it does not become ready.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        begins = output.tell()
+        process = subprocess.Popen(
+            command_line(words),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START
+    try:
+        while time.monotonic() < deadline:
+            ended = process.poll() is not None
+            with log.open("rb") as said:
+                said.seek(begins)
+                lines = said.read().decode(errors="replace").splitlines()
+            ready = next((line for line in lines if line.startswith("ready ")), None)
+            if ready is not None:
+                return process.pid, ready
+            if ended:
+                raise Unavailable(lines[-1] if lines else f"the node ended with code {process.returncode}: see {log}")
+            time.sleep(0.02)
+    except BaseException:
+        process.kill()
+        raise
+    process.kill()
+    raise Unavailable(f"the node was not ready within {START:.0f} s: see {log}")
+
+
+class Servers:
+    """Several nodes on ports of this machine, one process each; they leave together."""
+
+    def __init__(
+        self, words_of: Callable[[int, Address | None], Sequence[str]], count: int, first: Address | None
+    ) -> None:
+        """`words_of(n, first)`: what the nth node is started with; `first` is None for a node that begins a ring."""
+        self._words_of = words_of
+        self._count = count
+        self._first = first
+        self._processes: list[asyncio.subprocess.Process] = []
+
+    async def run(self) -> int:
+        """Start them, print each one's line, stay until all have ended; the exit code. Raises Unavailable if one of
+        them does not start."""
+        numbers = list(range(self._count))
+        try:
+            if self._first is None:
+                self._first = await self._start(numbers.pop(0))
+            await asyncio.gather(*map(self._start, numbers))
+            await asyncio.gather(*(self._watched(process) for process in self._processes))
+        finally:
+            await self._stop()
+        return 0
+
+    async def _start(self, number: int) -> Address:
+        process = await asyncio.create_subprocess_exec(
+            *command_line(self._words_of(number, self._first)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            preexec_fn=bound_to(os.getpid(), signal.SIGTERM),
+            start_new_session=True,
+        )
+        self._processes.append(process)
+        assert process.stdout is not None
+        line = (await process.stdout.readline()).decode().strip()
+        if not line.startswith("ready "):
+            raise Unavailable(f"server {number} of {self._count} did not start: its complaint is above")
+        print(line, flush=True)
+        host, _, port = line.split()[1].rpartition(":")
+        return Address(host.strip("[]"), int(port))
+
+    async def _watched(self, process: asyncio.subprocess.Process) -> None:
+        code = await process.wait()
+        if code:
+            print(f"a server (pid {process.pid}) ended with code {code}, the others go on", file=sys.stderr, flush=True)
+
+    async def _stop(self) -> None:
+        """All leave together. Cancelled meanwhile, they end at once."""
+        for process in self._processes:
+            if process.returncode is None:
+                process.terminate()
+        try:
+            await asyncio.gather(*(process.wait() for process in self._processes))
+        finally:
+            for process in self._processes:
+                if process.returncode is None:
+                    process.kill()
