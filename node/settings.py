@@ -58,6 +58,10 @@ class Settings:
     """Size of one piece of an arc in transfer."""
     operation: float = 5.0
     """Deadline of a put, get or delete, retries included."""
+    watch: float = 5.0
+    """How long a node waits for something to tell to who watches keys."""
+    sweep_period: float = 30.0
+    """Between two looks for records whose time to live is over, while there are any that expire."""
     leave: float = 60.0
     """Longest time a graceful leave may take to hand everything over."""
 

@@ -89,3 +89,11 @@ def pack_value(value: Any, settings: Settings) -> bytes:
 def unpack_value(packed: bytes) -> Any:
     """The value again, each part of the type it had."""
     return _decoder.decode(packed)
+
+
+def readable(key: bytes) -> str | bytes:
+    """A key as text where it is text."""
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return key

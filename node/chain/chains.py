@@ -9,6 +9,7 @@ A member takes commands of its own epoch, from the member before it, in order; n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
 
@@ -30,6 +31,8 @@ from node.chain.messages import (
     Seal,
     Sealed,
     Still,
+    Watched,
+    Watching,
     Write,
     Written,
     cover,
@@ -232,6 +235,33 @@ class Chains:
     def _patience(self, otherwise: Exception) -> _Patience:
         return _Patience(self._settings.call, otherwise)
 
+    # -- watching ----------------------------------------------------------------------------------------------------
+
+    async def watch(self, question: Watching) -> Watched:
+        """What was committed in some places of one arc since; waits for something to tell. Any member knows that, from
+        where one is now only the tail. Raises Moved, NotServing."""
+        replica = self._holding_all(question.places[0][0])
+        places = [(arc, after) for arc, after in question.places if after is not None]
+        if any(arc.minus(replica.arc) for arc, _ in question.places):
+            raise self._astray(replica.arc.end)
+        if not (replica.is_tail if len(places) < len(question.places) else replica.follows):
+            raise NotServing(f"this node does not tell of {replica.arc} at the moment: try again")
+        if not places:
+            return Watched((), replica.stable)
+        deadline = asyncio.get_running_loop().time() + min(question.patience, self._settings.watch)
+        while True:
+            upto = replica.stable
+            if not all(replica.recent.knows(arc, after) for arc, after in places):
+                return Watched((), upto, True)
+            found = [event for arc, after in places for event in replica.recent.after(arc, after, upto)]
+            events = sorted((e for e in found if _is_watched(question, e[1].key)), key=lambda event: event[0])
+            if events or asyncio.get_running_loop().time() >= deadline:
+                return _bounded(events, upto)
+            places = [(arc, max(after, upto)) for arc, after in places]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await replica.reached(lambda upto=upto: replica.stable > upto)  # type: ignore[misc]
+
     # -- links -------------------------------------------------------------------------------------------------------
 
     async def link(self, question: Link) -> Linked:
@@ -340,6 +370,20 @@ def _fitting(bodies: list[bytes | None]) -> list[bytes | None]:
         if size > ANSWER:
             return bodies[: max(n, 1)]
     return bodies
+
+
+def _is_watched(question: Watching, key: bytes) -> bool:
+    return key == question.key if question.exact else key.startswith(question.key)
+
+
+def _bounded(events: list[tuple[Version, Change]], upto: Version) -> Watched:
+    """As many as one answer takes; what was written together stays together."""
+    size = 0
+    for n, (version, change) in enumerate(events):
+        if size > ANSWER and version != events[n - 1][0]:
+            return Watched(tuple(events[:n]), events[n - 1][0])
+        size += len(change.body or b"")
+    return Watched(tuple(events), upto)
 
 
 def _left(known: Logged, edits: Edits) -> Edits:

@@ -80,6 +80,7 @@ class Keyspace:
         receive.connect(m.WRITE, self.chains.write)
         receive.connect(m.READ, self.chains.read)
         receive.connect(m.SCAN, self.chains.scan)
+        receive.connect(m.WATCH, self.chains.watch)
         receive.connect(m.CHART, self._charted)
         receive.connect(m.LINK, self.chains.link)
         receive.connect(m.APPEND, self.chains.append)

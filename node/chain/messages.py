@@ -215,6 +215,25 @@ class Changes(Message, frozen=True):
     log: tuple[Logged, ...]
 
 
+class Watching(Message, frozen=True):
+    """Tell me of changes of keys that begin with `key` (`exact`: of that key alone), in these arcs after these
+    versions; without versions: from where you are."""
+
+    places: tuple[tuple[Arc, Version | None], ...]
+    key: bytes
+    exact: bool
+    patience: float
+    """Seconds to wait for something to tell."""
+
+
+class Watched(Message, frozen=True):
+    """What happened up to a version; `unknown`: that is not known here any more, another member may know it."""
+
+    events: tuple[tuple[Version, Change], ...]
+    upto: Version
+    unknown: bool = False
+
+
 class Sign(Message, frozen=True):
     """Of life, and the ring map if it is newer than that of who asked: its keepers may all have changed unheard."""
 
@@ -243,6 +262,7 @@ SEAL: Method[Seal, Sealed] = Method("chain.seal", Seal, Sealed)
 BEGIN: Method[BeginMirror, bytes] = Method("chain.mirror", BeginMirror, bytes)
 PULL: Method[Pull, Pulled] = Method("chain.pull", Pull, Pulled)
 DELTA: Method[Delta, Changes] = Method("chain.delta", Delta, Changes)
+WATCH: Method[Watching, Watched] = Method("chain.watch", Watching, Watched)
 NEWS: Method[Record, None] = Method("chain.news", Record, type(None))
 DIGEST: Method[Arc, Digest] = Method("chain.digest", Arc, Digest)
 COUNT: Method[Arc, int] = Method("chain.count", Arc, int)

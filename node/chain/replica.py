@@ -19,6 +19,7 @@ from itertools import count
 from typing import Any
 
 from node.chain.messages import NEVER, Change, Command, Logged, Name, Operation, ReplicaState
+from node.chain.recent import Recent
 from node.chain.ring_map import Entry, Life
 from node.codec import pack, unpack
 from node.data import Stored, Version
@@ -92,6 +93,7 @@ class Replica:
         """What keys will be once everything ordered is durable."""
         self._superseded = [n for n in self._log if n not in self._answered.values()]
         """Log that only the rest of the chain may still need."""
+        self.recent = Recent([(state.arc, self.position)])
         self._changed = asyncio.Event()
         self._writing = False
         self.trouble: RingError | None = None
@@ -251,6 +253,7 @@ class Replica:
     def _stored(self, group: list[tuple[int, Command]]) -> None:
         for number, command in group:
             logged = self._log[number] = self._logged(command)
+            self.recent.add(command, _size(command))
             self._unconfirmed.append(logged)
             if command.operation is None:
                 self._superseded.append(number)

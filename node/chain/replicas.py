@@ -13,6 +13,7 @@ from itertools import count
 from msgspec.structs import replace
 
 from node.chain.messages import Logged, Operation, ReplicaState, Sealed, marks
+from node.chain.recent import Recent
 from node.chain.replica import Replica, Spawn, log_name, log_prefix
 from node.chain.ring_map import Entry, Life, RingMap
 from node.codec import pack, unpack
@@ -156,6 +157,7 @@ class Replicas:
         made = await self._become([whole], states, None, whole.log.values())
         for replica in made:
             replica.stable = whole.stable
+            replica.recent = whole.recent.part(replica.arc)
         return made[0]
 
     async def _merge(self, held: list[Replica], entry: Entry) -> Replica:
@@ -169,6 +171,7 @@ class Replicas:
         sealed = min(replica.state.sealed for replica in held)
         state = ReplicaState(entry.arc, 0, (), sealed, (entry.epoch, 0))
         (merged,) = await self._become(held, [state], None, _joined(logged))
+        merged.recent = Recent.joined(replica.recent for replica in held)
         return merged
 
     async def _become(

@@ -18,13 +18,14 @@ from node.chain.ring_map import RingMap
 from node.chain.router import Router
 from node.client.atlas import Atlas
 from node.client.session import ConnInfo, Session
+from node.client.watching import Watch
 from node.codec import Address, parse_address, unpack
 from node.data import Operations, Version
-from node.errors import BadValue, NotAMember, RingError, Unavailable
+from node.errors import BadUsage, BadValue, NotAMember, RingError, Unavailable
 from node.remote.pool import Pool
 from node.replication.messages import HELLO, Hello
 from node.settings import Settings
-from node.values import key_of, pack_value, unpack_value
+from node.values import key_of, pack_value, readable, unpack_value
 
 LEAVE = 30.0
 TIMEOUT = 10.0
@@ -37,9 +38,12 @@ K = TypeVar("K", str, bytes, int)
 class AsyncRing:
     """One ring. Use it in the loop it was connected in; any number of operations at a time."""
 
-    def __init__(self, operations: Operations, session: Session, pool: Pool, settings: Settings) -> None:
-        """Made by `connect`."""
+    def __init__(
+        self, operations: Operations, atlas: Atlas | None, session: Session, pool: Pool, settings: Settings
+    ) -> None:
+        """Made by `connect`. `atlas`: the map, of a chain ring."""
         self._operations = operations
+        self._atlas = atlas
         self._session = session
         self._pool = pool
         self._settings = settings
@@ -63,11 +67,9 @@ class AsyncRing:
         if unpack(RingMap, hello.record.value).policy.consistency == "eventual":
             from node.eventual.guest import Guest
 
-            return cls(Guest(seeds, pool, settings), session, pool, settings)
+            return cls(Guest(seeds, pool, settings), None, session, pool, settings)
         atlas = Atlas(hello.record, seeds, pool, settings)
-        return cls(
-            Router(atlas, pool, settings, random.Random(random.SystemRandom().random())), session, pool, settings
-        )
+        return cls(Router(atlas, pool, settings, random.Random()), atlas, session, pool, settings)
 
     async def __aenter__(self) -> AsyncRing:
         return self
@@ -161,6 +163,21 @@ class AsyncRing:
         async for records in self._operations.scan(key_of(prefix, self._settings), keys_only=True):
             yield [readable(key) for key, _ in records]
 
+    async def watch(self, key: str | bytes | int, *, prefix: bool = False) -> Watch:
+        """`async for event in await ring.watch("key")`: every change of a key from now on, or of all it is a prefix of.
+
+        Each version once and the versions of a key in order, over failures of nodes too. Close it in the end.
+
+        Raises BadUsage in an eventual ring, and as `get` does.
+        """
+        if self._atlas is None or not isinstance(self._operations, Router):
+            raise BadUsage(
+                "watching needs a ring with --consistency chain: in an eventual one there is no order to tell"
+            )
+        name = key_of(key, self._settings)
+        watch = Watch(name, not prefix, self._atlas, self._operations, self._pool, self._settings)
+        return await watch.start()
+
     async def count(self) -> int:
         """How many keys the ring holds. Raises as `get` does."""
         return await self._operations.count()
@@ -239,14 +256,6 @@ async def _first_hello(seeds: list[Address], pool: Pool, settings: Settings) -> 
             failure = error
     assert failure is not None
     raise failure
-
-
-def readable(key: bytes) -> str | bytes:
-    """A key as text where it is text."""
-    try:
-        return key.decode()
-    except UnicodeDecodeError:
-        return key
 
 
 def _expiry(ttl: float | None) -> int:

@@ -5,13 +5,15 @@ The same code as `AsyncRing`, on one loop a process; a Ring may be used from man
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
 from node.client.background import background
 from node.client.ring import TIMEOUT, AsyncRing, K, Key
 from node.client.session import ConnInfo
+from node.client.watching import Event, Watch
 from node.codec import Address
 from node.data import Version
 
@@ -116,6 +118,12 @@ class Ring:
         """All keys that begin with `prefix`."""
         return self._stream(self._ring.key_pages(prefix))
 
+    def watch(self, key: Key, callback: Callable[[Event], object], *, prefix: bool = False) -> Watching:
+        """Have `callback` called with every change of a key from now on, or of all that begin with it: each version
+        once, those of a key in order. It runs on a thread of its own and may use the ring; what it raises ends the
+        watch and comes out of `close`."""
+        return Watching(self._run(self._ring.watch(key, prefix=prefix)), callback)
+
     def count(self) -> int:
         """How many keys the ring holds."""
         return self._run(self._ring.count())
@@ -158,3 +166,48 @@ class Ring:
     def verify(self) -> tuple[tuple[str, str, int, tuple[tuple[str, int], ...], str], ...]:
         """((start, end, keys, ((ip, port), ...), problem), ...) of every arc, its replicas compared."""
         return self._run(self._ring.verify())
+
+
+class Watching:
+    """A watch under way; `with` closes it."""
+
+    def __init__(self, watch: Watch, callback: Callable[[Event], object]) -> None:
+        """Made by `Ring.watch`."""
+        self._watch = watch
+        self._callback = callback
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Watching:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hear no more; the callback is not called any more when this returns. Raises what it raised."""
+
+        async def end() -> None:
+            self._closed = True
+            self._watch.close()
+
+        background().run(end())
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _follow(self) -> None:
+        try:
+            while events := background().run(self._watch.batch()):
+                for event in events:
+                    if self._closed:
+                        return
+                    self._callback(event)
+        except BaseException as error:  # noqa: BLE001 - it comes out of `close`
+            self._failure = error
