@@ -106,6 +106,7 @@ def test_each_version_is_heard_once_over_failovers_joins_and_leaves(tmp_path: Pa
                         tail.kill()
                         eventually(lambda tail=tail: ring.replicas("key 0")[-1][1] != tail.port)
                         tail.start()
+                        eventually(lambda: len(ring.replicas("key 0")) == 3, what="three replicas again")
                     newcomer = processes.node(first=nodes[0])
                     processes.agreed(5)
                     assert newcomer.terminate() == 0
