@@ -152,7 +152,7 @@ class Chains:
         replica = self._holding(names)
         while True:
             await replica.stirs()
-            existing = {n: self._living(s) for n, s in (await replica.current(asked)).items()} if asked else {}
+            existing = await replica.current(asked) if asked else {}
             if not replica.is_still:
                 break
         self._check_answers(replica, replica.is_head)
@@ -164,6 +164,10 @@ class Chains:
         else:
             known = None
         replica.check_room()
+        if any(edit.expires for _, edit in edits):
+            replica.lasting = 0
+        if not any(edit.conditional and edit.value is None for _, edit in edits):  # that is how the expired are removed
+            existing = {name: self._living(stored) for name, stored in existing.items()}
         command = self._command(replica, question, edits, existing, known)
         await replica.take((command,))
         self.traffic.straight += 1

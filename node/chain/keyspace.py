@@ -21,6 +21,7 @@ from node.chain.pulse import Pulse
 from node.chain.replicas import Replicas
 from node.chain.ring_map import Life, Resident, RingMap
 from node.chain.router import Router
+from node.chain.sweep import Sweep
 from node.chain.tending import Tending
 from node.chain.verify import verify
 from node.codec import Address, pack, unpack
@@ -73,6 +74,7 @@ class Keyspace:
         )
         self.operations = Router(self.cartography, transport, settings, random, self.chains)
         self.traffic = self.chains.traffic
+        self._sweep = Sweep(self.held, self.operations, settings, random, wall)
         self._source = Source(self.held, settings, random)
 
     def connect(self, receive: Switchboard) -> None:
@@ -133,7 +135,13 @@ class Keyspace:
 
     def begin(self) -> None:
         """Begin all rounds."""
-        for rounds in (self.lease.keep(), self._keep_seated(), self.tending.keep(), self._keep_short()):
+        for rounds in (
+            self.lease.keep(),
+            self._keep_seated(),
+            self.tending.keep(),
+            self._keep_short(),
+            self._sweep.keep(),
+        ):
             self._tasks.spawn(rounds)
 
     def ring_changed(self) -> None:

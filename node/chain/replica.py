@@ -99,6 +99,8 @@ class Replica:
         self.trouble: RingError | None = None
         """Why the link to the next one does not work, while it does not."""
         self._still_until = float("-inf")
+        self.lasting = 0
+        """The epoch in which it was found, as the head, that no record here expires."""
         self.watches: list[Watch] = []
         self.looks: list[Look] = []
 

@@ -140,6 +140,31 @@ def test_all_crash_at_once_under_load_and_nothing_acknowledged_is_lost() -> None
     for_each_seed(20, scenario)
 
 
+def test_records_whose_time_is_over_are_removed() -> None:
+    async def scenario(seed: int) -> None:
+        ring = ChainRing(seed, LOSSY, quick(sweep_period=5.0))
+        hosts = await ring.of(4)
+        await until(ring.is_settled, SETTLED, "settled")
+        operations = ring.space(hosts[0]).operations
+        now = hosts[0].clock() * 1000
+        for n in range(30):
+            expires = int(now + ring.random.uniform(1, 60_000)) if n % 3 else 0
+            await persistently(lambda n=n, expires=expires: operations.put(b"key %d" % n, b"value", expires))
+        ring.crash(hosts[3])
+
+        async def left() -> set[bytes]:
+            found = [key async for page in operations.scan(keys_only=True) for key, _ in page]
+            return set(found)
+
+        await asyncio.sleep(120)
+        await until(ring.is_settled, SETTLED, "settled without it")
+        assert await persistently(left) == {b"key %d" % n for n in range(0, 30, 3)}
+        held = [await r.store.count(r.arc) for s in ring.spaces.values() for r in s.held if r.is_head]
+        assert sum(held) == 10
+
+    for_each_seed(5, scenario)
+
+
 async def batches_while_arcs_change(seed: int) -> None:
     """The few keys lie in arcs that are split and merged while batches that hold several of them are under way."""
     ring = ChainRing(seed, LOSSY, quick(settle_period=0.1), replicas=ring_size(seed))
