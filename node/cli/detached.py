@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from node.cli.places import state_home
 from node.cli.processes import start_detached
 from node.errors import BadUsage
 
@@ -20,9 +21,7 @@ PATIENCE = 15.0
 
 def _note() -> Path:
     """Where it is written down what runs."""
-    wanted = Path(os.environ.get("XDG_STATE_HOME") or ".")
-    base = wanted if wanted.is_absolute() else Path.home() / ".local" / "state"
-    return base / "rpychord" / "local.json"
+    return state_home() / "local.json"
 
 
 def start_ring(count: int) -> Iterator[str]:

@@ -18,6 +18,7 @@ COMMANDS = {
     "increment": ("node.cli.keys:increment", "Add to a number."),
     "keys": ("node.cli.keys:keys", "Print all keys, or those that begin with a prefix."),
     "count": ("node.cli.keys:count", "Print how many keys the ring holds."),
+    "watch": ("node.cli.watch:watch", "Print every change of a key as it happens."),
     "overlay": ("node.cli.overlook:overlay", "Show the members of the ring."),
     "lookup": ("node.cli.overlook:lookup", "Show the way to the owner of a key, hop by hop."),
     "replicas": ("node.cli.overlook:replicas", "Show the nodes that hold a key."),
@@ -29,6 +30,7 @@ COMMANDS = {
     "rm-server": ("node.cli.servers:rm_server", "Have a node of this machine leave the ring and end."),
     "join": ("node.cli.servers:join", "Take a node that is a ring of its own into the ring."),
     "depart": ("node.cli.servers:depart", "Have a node anywhere leave the ring and end."),
+    "shell": ("node.cli.shell:shell", "Type commands one after the other; `ring` alone does it too."),
     "serve": ("node.cli.serve:command", "Start one node and stay until told to leave (server.py)."),
     "load": ("node.cli.load:command", "Do what the lines of a file say and verify it (main.py)."),
     "local": ("node.cli.local:command", "Run a ring of several nodes on this machine until Ctrl-C."),
@@ -68,8 +70,9 @@ def group() -> None:
 
 
 def main() -> int:
-    """The entry point of the command."""
-    return run(group, "ring")
+    """The entry point of the command. Without any word, on a terminal, it is the shell."""
+    alone = len(sys.argv) == 1 and sys.stdin.isatty() and sys.stdout.isatty()
+    return run(group, "ring", ["shell"] if alone else None)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli.arguments import IdType, PortType, log_to_stderr, run, run_loop
+from node.cli.places import data_home
 from node.codec import PORT, Address
 from node.errors import BadUsage
 from node.identifiers import Identifier
@@ -213,9 +214,7 @@ def default_directory(port: int) -> Path:
     """Where a node on this port keeps its data unless told otherwise. Raises BadUsage for port 0."""
     if port == 0:
         raise BadUsage("port 0 is another one every time: say with --data where the data is to be kept")
-    wanted = Path(os.environ.get("XDG_DATA_HOME") or ".")
-    base = wanted if wanted.is_absolute() else Path.home() / ".local" / "share"
-    return base / "rpychord" / str(port)
+    return data_home() / str(port)
 
 
 async def serve(options: object, settings: Settings) -> int:

@@ -1,0 +1,287 @@
+"""The command `ring` as people type it, on a ring of real processes: what it prints, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.ring.nodes import ROOT, RingOfProcesses, eventually
+
+Answer = tuple[int, str, str]
+
+
+def ring_at(node: str, *words: str, stdin: str = "", home: Path | None = None) -> Answer:
+    """Exit code, output, complaints of `ring words`."""
+    places = {"XDG_DATA_HOME": str(home), "XDG_STATE_HOME": str(home)} if home else {}
+    environment = {**os.environ, "RPYCHORD_NODE": node, **places}
+    done = subprocess.run(
+        [sys.executable, "-m", "node.cli.ring", *words],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env=environment,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RingOfProcesses]:
+    started = RingOfProcesses(tmp_path_factory.mktemp("commands"))
+    try:
+        started.of(3)
+        yield started
+    finally:
+        started.close()
+
+
+@pytest.fixture
+def node(processes: RingOfProcesses) -> str:
+    return f"127.0.0.1:{processes.nodes[0].port}"
+
+
+def test_put_get_delete(node: str) -> None:
+    assert ring_at(node, "put", "city", "Lisbon") == (0, "", "")
+    assert ring_at(node, "get", "city") == (0, "Lisbon\n", "")
+    code, out, _ = ring_at(node, "get", "city", "--json")
+    assert code == 0
+    assert json.loads(out)["value"] == "Lisbon"
+    assert ring_at(node, "delete", "city") == (0, "", "")
+    code, out, err = ring_at(node, "get", "city")
+    assert (code, out) == (3, "")
+    assert "no key 'city'" in err
+    code, _, err = ring_at(node, "delete", "city", "town")
+    assert code == 3
+    assert "'city'" in err
+    assert "'town'" in err
+
+
+def test_values_of_other_kinds(node: str) -> None:
+    assert ring_at(node, "put", "n", "5", "--as", "int")[0] == 0
+    assert ring_at(node, "increment", "n", "3")[1] == "8\n"
+    assert ring_at(node, "increment", "n", "0.5")[1] == "8.5\n"
+    assert ring_at(node, "put", "j", '{"a": [1, null]}', "--as", "json")[0] == 0
+    assert ring_at(node, "get", "j")[1] == '{"a": [1, null]}\n'
+    assert ring_at(node, "put", "in", "-", "--as", "bytes", stdin="two\nlines\n")[0] == 0
+    assert ring_at(node, "get", "in")[1] == "two\nlines\n"
+    assert ring_at(node, "put", "once", "1", "--if-absent")[0] == 0
+    code, _, err = ring_at(node, "put", "once", "2", "--if-absent")
+    assert code == 1
+    assert "version" in err
+
+
+def test_many_and_all(node: str) -> None:
+    assert ring_at(node, "put-many", "m 1=a", "m 2=b=c")[0] == 0
+    assert sorted(ring_at(node, "keys", "m ")[1].split("\n")) == ["", "m 1", "m 2"]
+    assert ring_at(node, "get", "m 2")[1] == "b=c\n"
+    assert int(ring_at(node, "count")[1]) >= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["get"], 2, "KEY"),
+        (["get", "k", "--node", "127.0.0.1:1"], 1, "127.0.0.1:1"),
+        (["get", "k", "--node", "nowhere.invalid"], 1, "nowhere.invalid"),
+        (["get", "k", "--node", "a:b:c"], 2, "HOST:PORT"),
+        (["get", "k", "--timeout", "soon"], 2, "soon"),
+        (["put", "k", "{", "--as", "json"], 2, "json"),
+        (["put", "k", "x", "--as", "int"], 2, "int"),
+        (["put", "k", "x", "--ttl", "0"], 2, "ttl"),
+        (["put", "k" * 5000, "x"], 1, "5000"),
+        (["put-many", "pair"], 2, "KEY=VALUE"),
+        (["increment", "k", "much"], 2, "much"),
+        (["increment", "k", "nan"], 2, "nan"),
+        (["range-insert", "-1"], 2, "-1"),
+        (["rm-server", "0"], 2, "port"),
+        (["rm-server", "1"], 1, "localhost:1"),
+        (["join", "127.0.0.1:1"], 1, "127.0.0.1:1"),
+        (["local", "0"], 2, "0"),
+        (["frobnicate"], 2, "frobnicate"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(node: str, words: list[str], code: int, says: str) -> None:
+    ended, out, err = ring_at(node, *words)
+    assert (ended, out) == (code, "")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_every_command_has_help_that_says_what_it_does(node: str) -> None:
+    listed = ring_at(node, "--help")[1]
+    names = [line.split()[0] for line in listed.split("Commands:\n")[1].splitlines() if line.startswith("  ")]
+    assert len(names) >= 20
+    for name in names:
+        code, out, _ = ring_at(node, name, "--help")
+        assert code == 0
+        assert out.startswith("Usage: ring ")
+        assert len(out.splitlines()) > 4
+
+
+def test_looking_at_the_ring(node: str, processes: RingOfProcesses) -> None:
+    ports = [str(each.port) for each in processes.nodes]
+    out = ring_at(node, "overlay")[1]
+    assert all(port in out for port in ports)
+    assert len(ring_at(node, "overlay", "--json")[1].splitlines()) == 3
+    way = ring_at(node, "lookup", "key")[1].splitlines()
+    assert way[0].split() == ["hop", "node", "id"]
+    assert len(json.loads(ring_at(node, "replicas", "key", "--json")[1])["replicas"]) == 3
+    assert eventually(lambda: ring_at(node, "verify")[0] == 0)
+    code, out, _ = ring_at(node, "status")
+    assert code == 0
+    assert out.count("serving") == 3
+    assert "3 replicas" in out
+
+
+def test_watch_prints_changes(node: str) -> None:
+    command = [sys.executable, "-m", "node.cli.ring", "watch", "seen", "--count", "2", "--json", "--node", node]
+    watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 30
+        number = 0
+        while watching.poll() is None:  # from some put on it watches
+            ring_at(node, "put", "seen", str(number))
+            number += 1
+            assert time.monotonic() < deadline
+        assert watching.stdout is not None
+        first, second = (json.loads(line) for line in watching.stdout)
+        assert int(second["value"]) == int(first["value"]) + 1
+    finally:
+        watching.kill()
+        watching.wait()
+
+
+def test_ctrl_c_ends_a_command_with_130_and_no_word(node: str) -> None:
+    command = [sys.executable, "-m", "node.cli.ring", "watch", "nothing", "--node", node]
+    watching = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    eventually(lambda: _has_connection(watching.pid))
+    watching.send_signal(signal.SIGINT)
+    out, err = watching.communicate(timeout=30)
+    assert (watching.returncode, out, err.strip()) == (130, "", "")
+
+
+def _has_connection(pid: int) -> bool:
+    return any(os.readlink(link).startswith("socket:") for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def test_the_classic_walk_through(tmp_path: Path) -> None:
+    """range-insert, range-search, rm-server, range-search, add-server, range-search: no error line."""
+    base = _free_ports(4)
+    command = [sys.executable, "server.py", "--servers", "4", "--port", str(base), "--data", str(tmp_path / "data")]
+    servers = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert servers.stdout is not None
+        lines = [servers.stdout.readline() for _ in range(4)]
+        assert sorted(line.split()[1] for line in lines) == [f"127.0.0.1:{base + n}" for n in range(4)]
+        node = f"127.0.0.1:{base}"
+        assert ring_at(node, "range-insert", "300") == (0, "stored 0..300\n", "")
+        found = (0, "searched 0..300: 0 missing, 0 wrong\n", "")
+        assert ring_at(node, "range-search", "300") == found
+        assert ring_at(node, "rm-server", str(base + 2))[0] == 0
+        assert ring_at(node, "range-search", "300") == found
+        code, out, err = ring_at(node, "add-server", str(base + 2), home=tmp_path)
+        assert (code, err) == (0, ""), err
+        assert out.startswith(f"ready 127.0.0.1:{base + 2} ")
+        assert ring_at(node, "range-search", "300") == found
+        assert ring_at(node, "rm-server", str(base + 2))[0] == 0
+        ring_at(node, "delete", "7")
+        code, out, err = ring_at(node, "range-search", "300")
+        assert (code, err) == (1, "missing: 7\n")
+        servers.terminate()
+        assert servers.wait(30) == 0
+    finally:
+        servers.kill()
+        servers.wait()
+
+
+def _free_ports(count: int) -> int:
+    """The first of so many ports in a row that are free now."""
+    import socket
+
+    for base in range(21000, 30000, 16):
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for n, each in enumerate(sockets):
+                each.bind(("127.0.0.1", base + n))
+            return base
+        except OSError:
+            continue
+        finally:
+            for each in sockets:
+                each.close()
+    raise AssertionError("no free ports")
+
+
+def test_a_local_ring_that_stays(tmp_path: Path) -> None:
+    code, out, err = ring_at("", "local", "2", "--detach", home=tmp_path)
+    assert (code, err) == (0, ""), err
+    address = out.split()[1]
+    try:
+        assert ring_at(address, "put", "k", "v")[0] == 0
+        assert ring_at("", "local", "--detach", home=tmp_path)[0] == 2
+    finally:
+        assert ring_at("", "local", "--stop", home=tmp_path)[:2] == (0, "2 nodes ended\n")
+    assert ring_at("", "local", "--stop", home=tmp_path)[0] == 2
+    assert ring_at(address, "get", "k")[0] == 1
+
+
+def test_the_shell_from_a_pipe(node: str) -> None:
+    lines = (
+        "insert 'two words' \"a value\"\nquery 'two words'\n# nothing\nfrob\nsetnode 1\ncount --json\nexit\nput x y\n"
+    )
+    code, out, err = ring_at(node, "shell", stdin=lines)
+    assert code == 2
+    assert out.splitlines()[0] == "a value"
+    assert "'frob'" in err
+    assert json.loads(out.splitlines()[1])["keys"] > 0
+    assert ring_at(node, "get", "x")[0] == 3
+
+
+def test_the_shell_on_a_terminal(node: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm", "RPYCHORD_NODE": node}
+    words = ["-m", "node.cli.ring"]
+    shell = pexpect.spawn(
+        sys.executable, words, cwd=str(ROOT), env=environment, timeout=30, encoding="utf-8", dimensions=(24, 120)
+    )
+    try:
+        shell.expect_exact(f"{node}>")
+        shell.send("insert greeting 'hello there'\r")
+        shell.expect_exact(f"{node}>")
+        shell.send("query greeting\r")
+        shell.expect_exact("hello there\r\n")
+        shell.expect_exact(f"{node}>")
+        shell.send("overl\t")
+        shell.expect_exact("overlay")
+        shell.send("\r")
+        shell.expect("share")
+        shell.expect_exact(f"{node}>")
+        shell.send("setnode 99\r")
+        shell.expect("numbered 0 to 2")
+        shell.expect_exact(">")
+        shell.send("watch greeting\r")
+        eventually(
+            lambda: ring_at(node, "put", "greeting", "hi")[0] == 0 and shell.expect(['"hi"', pexpect.TIMEOUT], 1) == 0
+        )
+        shell.sendintr()
+        shell.expect_exact(f"{node}>")
+        shell.send("help\r")
+        shell.expect("setnode")
+        shell.sendeof()
+        shell.expect(pexpect.EOF)
+        shell.close()
+        assert shell.exitstatus == 0
+    finally:
+        shell.close(force=True)
+    assert "query greeting" in (tmp_path / "rpychord" / "history").read_text()
