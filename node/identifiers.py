@@ -5,11 +5,13 @@ Identifiers are 160 bits on a circle (Stoica et al., "Chord", 2001, section 4.1)
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from hashlib import sha1 as any_sha1
 
+sha1 = partial(any_sha1, usedforsecurity=False)
 BITS = 160
 BYTES = BITS // 8
 RING = 1 << BITS
@@ -23,7 +25,7 @@ class Identifier(int):
     @classmethod
     def of_key(cls, key: bytes) -> Identifier:
         """The position of a key: its SHA-1 (Chord, section 4.2)."""
-        return cls.from_bytes(hashlib.sha1(key, usedforsecurity=False).digest(), "big")
+        return cls(int.from_bytes(sha1(key).digest(), "big"))
 
     @classmethod
     def from_hex(cls, text: str) -> Identifier:
@@ -87,6 +89,15 @@ class Arc:
 
     def __contains__(self, point: Identifier) -> bool:
         return (self.start.distance_to(point) or RING) <= self.width
+
+    def holds(self, points: Iterable[Identifier]) -> bool:
+        """Whether all of these lie in it."""
+        ranges = self.ranges()
+        low, high = ranges[0]
+        if len(ranges) == 1:
+            return all(low <= point <= high for point in points)
+        below, above = ranges[0][1], ranges[1][0]
+        return all(point <= below or point >= above for point in points)
 
     def middle(self) -> Identifier:
         """The point that bisects it."""

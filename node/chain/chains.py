@@ -116,7 +116,7 @@ class Chains:
 
     def _holding(self, names: tuple[Name, ...]) -> Replica:
         replica = self.replicas.at(names[0][0])
-        if replica is None or not all(position in replica.arc for position, _ in names):
+        if replica is None or not replica.arc.holds(position for position, _ in names):
             raise self._astray(names[0][0])
         return replica
 

@@ -84,6 +84,7 @@ class Replica:
         self.ordered = self.position
         self.stable = NEVER
         self._under_way: dict[Version, Command] = {}
+        self._sizes: dict[Version, int] = {}
         """Commands not stable yet, as they travel; those from before a restart are read from the store."""
         self._under_way_size = 0
         self._unconfirmed = deque(self._log.values())
@@ -201,14 +202,15 @@ class Replica:
             assert command.version > self.ordered, "history grows"
             self.ordered = command.version
             self._under_way[command.version] = command
-            self._under_way_size += _size(command)
+            self._sizes[command.version] = size = _size(command)
+            self._under_way_size += size
             if command.operation is not None:
                 self._sessions[_slot(command.operation)] = self._logged(command)
-            for change in command.changes:
-                name = change.position, change.key
-                self._latest[name] = (command.version, change.body)
-                for look in self.looks:
-                    look.passed |= name in look.names
+            version = command.version
+            latest = {(change.position, change.key): (version, change.body) for change in command.changes}
+            self._latest |= latest
+            for look in self.looks:
+                look.passed |= not look.names.isdisjoint(latest)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append((commands, done))
         if not self._writing:
@@ -255,7 +257,7 @@ class Replica:
     def _stored(self, group: list[tuple[int, Command]]) -> None:
         for number, command in group:
             logged = self._log[number] = self._logged(command)
-            self.recent.add(command, _size(command))
+            self.recent.add(command, self._sizes[command.version])
             self._unconfirmed.append(logged)
             if command.operation is None:
                 self._superseded.append(number)
@@ -264,25 +266,27 @@ class Replica:
                 if slot in self._answered:
                     self._superseded.append(self._answered[slot])
                 self._answered[slot] = number
-            for name in logged.names:
+            names = _names(command)
+            for name in names:
                 if name in self._latest and self._latest[name][0] == command.version:
                     del self._latest[name]
-                for watch in self.watches:
-                    watch.written[name] = None
+            for watch in self.watches:
+                watch.written |= dict.fromkeys(names)
         self.position = group[-1][1].version
         if self.is_tail:
             self.make_stable(self.position)
         self._notify()
 
     def _logged(self, command: Command) -> Logged:
-        names = tuple((change.position, change.key) for change in command.changes)
+        names = () if self.is_tail else _names(command)  # nobody after the tail will need the command again
         return Logged(command.version, command.operation, names, command.outcome, self._clock(), command.covers)
 
     def _refuse(self) -> None:
         """The disk is full: nothing ordered since has happened."""
         self._pending = []
         for version in [v for v in self._under_way if v > self.position]:
-            self._under_way_size -= _size(self._under_way.pop(version))
+            self._under_way_size -= self._sizes.pop(version)
+            del self._under_way[version]
         self._latest = {}
         self._sessions = {slot: self._log[n] for slot, n in self._answered.items()}
         self.ordered = self.position
@@ -295,8 +299,9 @@ class Replica:
         if version > self.stable:
             self.stable = version
             while self._unconfirmed and self._unconfirmed[0].version <= version:
-                command = self._under_way.pop(self._unconfirmed.popleft().version, None)
-                self._under_way_size -= _size(command) if command else 0
+                confirmed = self._unconfirmed.popleft().version
+                self._under_way.pop(confirmed, None)
+                self._under_way_size -= self._sizes.pop(confirmed, 0)
             self._notify()
 
     def hindered(self, error: RingError | None) -> None:
@@ -368,7 +373,7 @@ class Replica:
         for logged in self._unconfirmed:
             if logged.version > position and (limit is None or size < limit):
                 chosen.append(logged)
-                size += _size(self._under_way[logged.version]) if logged.version in self._under_way else OVERHEAD
+                size += self._sizes.get(logged.version, OVERHEAD)
         return chosen
 
     def forget_operations(self, after: float) -> None:
@@ -414,6 +419,10 @@ def _command(logged: Logged, bodies: Mapping[Name, bytes | None]) -> Command:
     """A command as its records show it."""
     changes = tuple(Change(position, key, bodies[position, key]) for position, key in logged.names)
     return Command(logged.version, logged.operation, changes, logged.outcome, logged.covers)
+
+
+def _names(command: Command) -> tuple[Name, ...]:
+    return tuple((change.position, change.key) for change in command.changes)
 
 
 def _size(command: Command) -> int:

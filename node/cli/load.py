@@ -47,10 +47,15 @@ def command(file: Path, node: Address | None, log_level: str) -> int:
         raise BadUsage(f"cannot read {file}: {error.strerror}") from None
     with lines:
         try:
-            code: int = run_loop(lambda: load(lines, str(file), node))
+            code: int = run_loop(lambda: load(lines, _short(file), node))
         except asyncio.CancelledError:
             return TERMINATED
     return code
+
+
+def _short(file: Path) -> str:
+    """A path as one would type it here."""
+    return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else str(file)
 
 
 async def load(lines: BinaryIO, name: str, node: Address | None) -> int:

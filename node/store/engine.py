@@ -146,8 +146,12 @@ class Engine:
         """All of it or nothing. Raises StoreFull, Unavailable: then nothing was written."""
         while True:
             together = WriteBatch(raw_mode=True)  # a write uses it up, whether it succeeds or not
+            put = together.put
             for kind, *what in steps:
-                getattr(together, kind)(*what)
+                if kind == "put":
+                    put(*what)
+                else:
+                    getattr(together, kind)(*what)
             try:
                 self._database.write(together, _unwaiting())
                 return

@@ -54,9 +54,12 @@ def steps_of(batch: Batch) -> list[Step]:
     """What a batch does to names, in its order. Raises TypeError for what cannot be stored."""
     steps: list[Step] = []
     for change in batch.changes:
+        if change[0] == "put":  # what most of it is
+            _, position, key, body = change
+            if type(position) is Identifier and type(key) is bytes and type(body) is bytes:
+                steps.append(("put", RECORD + position.to_bytes(BYTES, "big") + key, body))
+                continue
         match change:
-            case ("put", Identifier() as position, bytes() as key, bytes() as body):
-                steps.append(("put", record_name(position, key), body))
             case ("delete", Identifier() as position, bytes() as key):
                 steps.append(("delete", record_name(position, key)))
             case ("delete_arc", Arc() as arc):
