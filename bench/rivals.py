@@ -273,8 +273,8 @@ asyncio.run(main())
 
 @contextlib.contextmanager
 def kademlia_package() -> Iterator[Contender]:
-    """The package `kademlia`, five nodes: four processes and the one that asks. All five hold every key, so that a get is
-    read from memory. Values go in datagrams: small ones only."""
+    """The package `kademlia`, five nodes: four processes and the one that asks. All five hold every key, so that a get
+    is read from memory. Values go in datagrams: small ones only."""
     from kademlia.network import Server
 
     loop = asyncio.new_event_loop()
