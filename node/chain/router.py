@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from node.batches import all_of, portions, side_by_side
 from node.chain.messages import COUNT, READ, SCAN, WRITE, Edit, Operation, Read, Write, Written
 from node.chain.ring_map import Entry, Life, RingMap
-from node.data import Scan, Stored, Version
+from node.data import Scan, Scanned, Stored, Version
 from node.errors import (
     BadValue,
     Moved,
@@ -62,16 +62,16 @@ Placed = tuple[Identifier, T]
 """Something, and where its key is."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Errand(Generic[T, Q, A]):
-    """What is asked of the nodes that hold some things: how to ask, whom, and what to do with the answer."""
+    """A way of asking the nodes that hold some things: what, whom, and how much of it an answer leaves to be asked."""
 
     method: Method[Q, A]
-    question: Callable[[Sequence[Placed[T]]], Q]
+    question: Callable[[Sequence[Placed[T]], Any], Q]
+    """Made of the things, and what else there is to say."""
     whom: Callable[[Entry], Life]
     here: Callable[[Q], Awaitable[A]] | None
-    done: Callable[[Sequence[Placed[T]], A], Sequence[Placed[T]]]
-    """Takes the answer; returns what has to be asked again, because the answer was not about it."""
+    rest: Callable[[Sequence[Placed[T]], A], Sequence[Placed[T]]]
     writes: bool = False
     """Whether an answer that did not come leaves open what happened."""
 
@@ -83,7 +83,6 @@ class Router:
         self, charts: Charts, transport: Transport, settings: Settings, random: Random, local: Chains | None = None
     ) -> None:
         self._charts = charts
-        self._local = local
         self._life = local.replicas.life if local is not None else None
         self._transport = transport
         self._settings = settings
@@ -92,6 +91,19 @@ class Router:
         self._numbers: list[int] = []
         """The last number used in each slot."""
         self._free: list[int] = []
+        chains = local
+        self._reads: Errand[bytes, Read, tuple[Stored | None, ...]] = Errand(
+            READ, _read, lambda entry: entry.tail, chains.read if chains else None, _unread
+        )
+        self._writes: Errand[Edit, Write, Written] = Errand(
+            WRITE, _write, lambda entry: entry.head, chains.write if chains else None, _nothing, writes=True
+        )
+        self._scans: Errand[Arc, Scan, Scanned] = Errand(
+            SCAN, self._scan, lambda entry: entry.tail, chains.scan if chains else None, _nothing
+        )
+        self._counts: Errand[Arc, Arc, int] = Errand(
+            COUNT, self._part, lambda entry: entry.tail, chains.count if chains else None, _nothing
+        )
         self._reading: asyncio.Task[RingError | None] | None = None
         self._blind: RingError | None = None
         """Why the map could not be read the last time."""
@@ -200,67 +212,46 @@ class Router:
     ) -> AsyncIterator[tuple[tuple[bytes, Stored], ...]]:
         """All records whose keys begin with `prefix`, portion by portion, each as of the moment it is read. Raises as
         `get` does."""
-        here = self._local.scan if self._local is not None else None
         left = [EVERYTHING]
         while left:
             piece = left.pop(0)
-            part, scanned = await self._first_of(piece, SCAN, lambda part: Scan(part, prefix, keys_only), here)
-            left = [*([scanned.rest] if scanned.rest is not None else []), *piece.minus(part), *left]
+            asked: list[Arc] = []
+            how = (asked, prefix, keys_only)
+            ((_, scanned),) = await self._run(self._scans, [(piece.start.plus(1), piece)], how)
+            left = [*([scanned.rest] if scanned.rest is not None else []), *piece.minus(asked[-1]), *left]
             if scanned.records:
                 yield scanned.records
 
     async def count(self, arc: Arc = EVERYTHING) -> int:
         """How many keys an arc holds. Raises as `get` does."""
-        here = self._local.count if self._local is not None else None
         counted = 0
         left = [arc]
         while left:
             piece = left.pop(0)
-            part, keys = await self._first_of(piece, COUNT, lambda part: part, here)
-            left = [*piece.minus(part), *left]
+            asked: list[Arc] = []
+            ((_, keys),) = await self._run(self._counts, [(piece.start.plus(1), piece)], asked)
+            left = [*piece.minus(asked[-1]), *left]
             counted += keys
         return counted
 
-    async def _first_of(
-        self,
-        piece: Arc,
-        method: Method[Q, A],
-        question: Callable[[Arc], Q],
-        here: Callable[[Q], Awaitable[A]] | None,
-    ) -> tuple[Arc, A]:
-        """Ask about the first part of a piece of the ring that one chain holds; that part, and the answer."""
-        parts: list[Arc] = []
-        answers: list[A] = []
+    def _scan(self, placed: Sequence[Placed[Arc]], how: tuple[list[Arc], bytes, bool]) -> Scan:
+        asked, prefix, keys_only = how
+        return Scan(self._part(placed, asked), prefix, keys_only)
 
-        def ask(_: object) -> Q:
-            assert self._charts.ring is not None
-            parts.append(piece.intersect(self._charts.ring.at(first).arc)[0])
-            return question(parts[-1])
-
-        def done(_: object, answer: A) -> Sequence[Placed[Arc]]:
-            answers.append(answer)
-            return ()
-
-        first = piece.start.plus(1)
-        await self._run(Errand(method, ask, lambda entry: entry.tail, here, done), [(first, piece)])
-        return parts[-1], answers[-1]
+    def _part(self, placed: Sequence[Placed[Arc]], asked: list[Arc]) -> Arc:
+        """The first part of a piece of the ring that one chain holds."""
+        ring = self._charts.ring
+        assert ring is not None
+        ((first, piece),) = placed
+        asked.append(piece.intersect(ring.at(first).arc)[0])
+        return asked[-1]
 
     # -- going there -------------------------------------------------------------------------------------------------
 
     async def _read(self, placed: Sequence[Placed[bytes]]) -> dict[bytes, Stored | None]:
         found: dict[bytes, Stored | None] = {}
-
-        def done(asked: Sequence[Placed[bytes]], answer: tuple[Stored | None, ...]) -> Sequence[Placed[bytes]]:
-            if not answer:
-                raise BadValue("an empty answer came: the nodes of this ring run different versions?")
+        for asked, answer in await self._run(self._reads, placed):
             found.update(zip((key for _, key in asked), answer, strict=False))
-            return asked[len(answer) :]
-
-        here = self._local.read if self._local is not None else None
-        errand: Errand[bytes, Read, tuple[Stored | None, ...]] = Errand(
-            READ, lambda part: Read(tuple(key for _, key in part)), lambda entry: entry.tail, here, done
-        )
-        await self._run(errand, placed)
         return found
 
     async def _write(self, placed: Sequence[Placed[Edit]]) -> list[Written]:
@@ -268,45 +259,36 @@ class Router:
         slot = self._free.pop() if self._free else self._new_slot()
         self._numbers[slot] += 1
         operation = Operation(self._client, slot, self._numbers[slot])
-        answers: list[Written] = []
-
-        def done(_: Sequence[Placed[Edit]], answer: Written) -> Sequence[Placed[Edit]]:
-            answers.append(answer)
-            return ()
-
-        here = self._local.write if self._local is not None else None
-        errand: Errand[Edit, Write, Written] = Errand(
-            WRITE,
-            lambda part: Write(operation, tuple(edit for _, edit in part)),
-            lambda entry: entry.head,
-            here,
-            done,
-            writes=True,
-        )
         try:
-            await self._run(errand, placed)
+            return [written for _, written in await self._run(self._writes, placed, operation)]
         finally:
             self._free.append(slot)
-        return answers
 
     def _new_slot(self) -> int:
         self._numbers.append(0)
         return len(self._numbers) - 1
 
     async def _run(
-        self, errand: Errand[T, Any, Any], placed: Sequence[Placed[T]], unknown: OutcomeUnknown | None = None
-    ) -> None:
-        """Ask until all is answered, or the deadline is over: raises what it was that lacked."""
+        self,
+        errand: Errand[T, Q, A],
+        placed: Sequence[Placed[T]],
+        more: Any = None,
+        unknown: OutcomeUnknown | None = None,
+    ) -> list[tuple[Sequence[Placed[T]], A]]:
+        """Ask until all is answered, or the deadline is over: raises what it was that lacked. The answers, each with
+        the things it is about."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.operation
+        answers: list[tuple[Sequence[Placed[T]], A]] = []
         attempt = 0
         while placed:
-            groups = self._grouped(placed)
-            if len(groups) > 1:
-                await all_of(self._run(errand, group, unknown) for group in groups)
-                return
+            if len(placed) > 1 and len(groups := self._grouped(placed)) > 1:
+                apart = await all_of(self._run(errand, group, more, unknown) for group in groups)
+                return answers + [answer for part in apart for answer in part]
             try:
-                placed = errand.done(placed, await self._ask(errand, placed, deadline - loop.time()))
+                answer = await self._ask(errand, placed, more, deadline - loop.time())
+                answers.append((placed, answer))
+                placed = errand.rest(placed, answer)
                 continue
             except TRY_AGAIN as error:
                 failure: RingError = error
@@ -322,19 +304,20 @@ class Router:
             if loop.time() + pause >= deadline:
                 raise self._given_up(attempt, failure, unknown if errand.writes else None, blind)
             await asyncio.sleep(pause)
+        return answers
 
-    async def _ask(self, errand: Errand[T, Q, A], placed: Sequence[Placed[T]], left: float) -> A:
+    async def _ask(self, errand: Errand[T, Q, A], placed: Sequence[Placed[T]], more: Any, left: float) -> A:
         ring = self._charts.ring
         if ring is None:
             raise NotServing("the ring map is not known yet: try again")
         life = errand.whom(ring.at(placed[0][0]))
-        question = errand.question(placed)
+        question = errand.question(placed, more)
         if life == self._life and errand.here is not None:
             return await errand.here(question)
         resident = ring.resident(life)
         if resident is None:
             raise NotServing("the ring map is changing: try again")
-        quick = errand.method.name == READ.name and len(placed) == 1
+        quick = errand is self._reads and len(placed) == 1
         patience = self._settings.probe if quick else 1.25 * self._settings.call  # a head takes `call`
         patience = min(max(left, 0.001), patience)
         return await errand.method.ask(self._transport, resident.address, question, deadline=patience)
@@ -367,6 +350,25 @@ class Router:
         if isinstance(blind, NoQuorum):
             return blind
         return Unavailable(f"no answer for this key within {self._settings.operation} s: {failure}")
+
+
+def _read(placed: Sequence[Placed[bytes]], _: None) -> Read:
+    return Read(tuple(key for _, key in placed))
+
+
+def _unread(asked: Sequence[Placed[bytes]], got: Sequence[Stored | None]) -> Sequence[Placed[bytes]]:
+    """What did not fit into the answer."""
+    if not got:
+        raise BadValue("an empty answer came: the nodes of this ring run different versions?")
+    return asked[len(got) :]
+
+
+def _write(placed: Sequence[Placed[Edit]], operation: Operation) -> Write:
+    return Write(operation, tuple(edit for _, edit in placed))
+
+
+def _nothing(placed: object, answer: object) -> tuple[()]:
+    return ()
 
 
 def _size(edit: Edit) -> int:

@@ -44,22 +44,22 @@ def add_server(
 @click.argument("port", type=PortType(), metavar="PORT")
 def rm_server(port: int, nodes: tuple[Address, ...], timeout: float, as_json: bool) -> int:
     """Have the node on PORT of this machine hand all it holds to others and end."""
-    return _depart(Address("localhost", port), nodes, timeout, as_json)
+    return _depart(Address("localhost", port), timeout, as_json)
 
 
 @ring_command()
 @click.argument("node", type=AddressType(), metavar="HOST:PORT")
 def depart(node: Address, nodes: tuple[Address, ...], timeout: float, as_json: bool) -> int:
     """Have the node at HOST:PORT hand all it holds to others and end."""
-    return _depart(node, nodes, timeout, as_json)
+    return _depart(node, timeout, as_json)
 
 
-def _depart(node: Address, nodes: tuple[Address, ...], timeout: float, as_json: bool) -> int:
+def _depart(node: Address, timeout: float, as_json: bool) -> int:
     async def work(ring: AsyncRing) -> None:
         await ring.depart(node)
         print_json({"left": str(node)}) if as_json else print(f"{node} has left")
 
-    return on_ring(nodes or (node,), timeout, work)
+    return on_ring((node,), timeout, work)
 
 
 @ring_command()

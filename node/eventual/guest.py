@@ -140,7 +140,8 @@ class Guest(Limited):
                 if left <= 0:
                     break
                 try:
-                    return await method.ask(self._transport, node, question, deadline=min(left, self._settings.call))
+                    patience = min(left, self._settings.call) if repeatable else left  # nobody else may do it again
+                    return await method.ask(self._transport, node, question, deadline=patience)
                 except FINAL:
                     raise
                 except Definite as error:
