@@ -35,6 +35,10 @@ _MARKS = (
 _ASCII = '\r\n\t ",:{}[]09azAZ'
 
 
+class BadByte(BadUsage):
+    """A file is not of the encoding it is read in."""
+
+
 class Line(NamedTuple):
     """One line with what ends it. `offset` and `end` count bytes from the start of the stream it is in."""
 
@@ -167,7 +171,7 @@ class Source:
         return status.st_size if stat.S_ISREG(status.st_mode) and self._bytes is self.stream else None
 
     def lines(self) -> Iterator[Line]:
-        """The lines from the start. Raises BadUsage for a bad byte."""
+        """The lines from the start. Raises BadByte."""
         return self._lines(self._start, 1)
 
     def lines_from(self, offset: int, number: int) -> Iterator[Line]:
@@ -181,7 +185,7 @@ class Source:
         return self._lines(offset, number)
 
     def text(self, line: Line) -> str:
-        """What a line says. Raises BadUsage for a bad byte."""
+        """What a line says. Raises BadByte."""
         try:
             return line.raw.decode(self._codec)
         except UnicodeDecodeError as error:
@@ -191,9 +195,9 @@ class Source:
         """What a line says, whatever it is."""
         return line.raw.decode(self._codec, "backslashreplace")
 
-    def _bad_byte(self, number: int, where: str, error: UnicodeDecodeError) -> BadUsage:
+    def _bad_byte(self, number: int, where: str, error: UnicodeDecodeError) -> BadByte:
         byte = error.object[error.start]
-        return BadUsage(
+        return BadByte(
             f"{self.name}, line {number}: {where}, 0x{byte:02x}, is not {self.encoding} ({error.reason}): "
             f"say how the file is encoded, with --encoding latin-1 for example"
         )

@@ -16,8 +16,8 @@ from node.cli import load as script
 from node.cli.arguments import FAILED, log_to_stderr
 from node.cli.bulk.batches import ahead, batches
 from node.cli.bulk.formats import FORMATS, format_of
-from node.cli.bulk.ledger import Ledger, Rejects, StateFile, Work, to_resume
-from node.cli.bulk.lines import STANDARD_INPUT, Source, Stream
+from node.cli.bulk.ledger import Ledger, Rejects, State, StateFile, Work, to_resume
+from node.cli.bulk.lines import STANDARD_INPUT, BadByte, Source, Stream
 from node.cli.bulk.loading import Loading
 from node.cli.bulk.rows import Place, Rows, rows_of
 from node.cli.client import on_ring, ring_command
@@ -110,13 +110,15 @@ async def load(ring: AsyncRing, rows: Rows, wanted: Wanted) -> int:
     before = ledger.counts.stored
     try:
         await _run(ring, rows, ledger)
+    except BadByte:  # nothing to resume: it is to be read in another encoding, from the start
+        complain(f"ring load: stopped, with {ledger.counts.stored:,} rows stored")
+        raise
     except BaseException:
         ledger.save()
         again = "the same command with --resume goes on there" if state_file else "load it once more, as a file"
-        line = ledger.place.line if ledger.place is not None else 1
         complain(
-            f"ring load: stopped before line {line:,} of {rows.source.name}, with {ledger.counts.stored:,} rows "
-            f"stored: {again}"
+            f"ring load: stopped before line {ledger.place.line if ledger.place else 1:,} of {rows.source.name}, with "
+            f"{ledger.counts.stored:,} rows stored: {again}"
         )
         raise
     finally:
@@ -134,7 +136,7 @@ def _ledger(rows: Rows, wanted: Wanted, ring: str, state_file: StateFile | None)
     file = source.name if state_file is None else os.path.realpath(wanted.file)
     work = Work(file, status.st_size, status.st_mtime_ns, wanted.format, source.encoding, rows.key, ring)
     state = to_resume(state_file.read(), work) if state_file is not None and wanted.resume else None
-    rejects = Rejects(Path(state.rejects), state.rejects_size) if state else Rejects(wanted.rejects.absolute())
+    rejects = _rejects(state, wanted)
     if not wanted.as_json:
         key = f"key {rows.key}" if rows.key is not None else "keys as `ring dump` writes them"
         print(f"{source.name}: {wanted.format}, {source.encoding}, {key}", flush=True)
@@ -143,6 +145,12 @@ def _ledger(rows: Rows, wanted: Wanted, ring: str, state_file: StateFile | None)
                 f"going on at line {state.place.line:,}" if state else "no load of it was interrupted: from the start"
             )
     return Ledger(work, rejects, state_file.write if state_file is not None else None, state)
+
+
+def _rejects(state: State | None, wanted: Wanted) -> Rejects:
+    if state is not None and state.rejects_size:
+        return Rejects(Path(state.rejects), state.rejects_size)
+    return Rejects(wanted.rejects.absolute())
 
 
 async def _run(ring: AsyncRing, rows: Rows, ledger: Ledger) -> None:

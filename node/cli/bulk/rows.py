@@ -66,7 +66,7 @@ class Rows(Protocol):
         ...
 
     def read(self, place: Place | None = None) -> Iterator[Row | Reject]:
-        """All rows, or those behind a place of an earlier reading. Raises BadUsage for a bad byte."""
+        """All rows, or those behind a place of an earlier reading. Raises BadByte."""
         ...
 
 
@@ -173,7 +173,7 @@ class TableRows:
         if isinstance(cells, str):
             raise ValueError(cells)
         if len(cells) != len(self.columns):
-            raise ValueError(f"{len(cells)} columns instead of {len(self.columns)}")
+            raise ValueError(f"{len(cells)} column{'s' * (len(cells) > 1)} instead of {len(self.columns)}")
         if not cells[self._at]:
             raise ValueError(f"the key, {self.key!r}, is empty")
         return cells[self._at], dict(zip(self.columns, cells, strict=True))
@@ -230,10 +230,10 @@ def _records(source: Source, lines: Iterator[Line], delimiter: str) -> Iterator[
         except StopIteration:
             return
         except (csv.Error, _Unclosed) as error:
-            number = feed.taken[-1].number
-            where = f" in line {number}" if len(feed.taken) > 1 and "unexpected end" not in str(error) else ""
             what = str(error) if isinstance(error, _Unclosed) else f"quotes are not closed as they should be: {error}"
-            yield (feed.give_up(),), what + where
+            if isinstance(error, csv.Error) and len(feed.taken) > 1:
+                what += f" (read to line {feed.taken[-1].number})"
+            yield (feed.give_up(),), what
             continue
         if cells:
             yield feed.taken, cells
