@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from node.cli.bulk.rows import Reject, Row, rows_of
 from node.cli.bulk.tagged import read_json, tagged, to_line, untagged
 from node.errors import BadUsage
 from node.settings import Settings
+from tests.cli.exact import exactly
 
 SETTINGS = Settings()
 ENDS = ["\r", "\n", "\r\n"]
@@ -288,17 +288,6 @@ VALUE = st.recursive(
     ),
     max_leaves=20,
 )
-
-
-def exactly(value: Any) -> Any:
-    """Something that is equal only for values of the same types, nan and -0.0 included."""
-    if isinstance(value, float):
-        return "nan" if math.isnan(value) else struct.pack(">d", value)
-    if isinstance(value, list | tuple):
-        return type(value).__name__, [exactly(item) for item in value]
-    if isinstance(value, dict):
-        return "dict", [(exactly(name), exactly(item)) for name, item in value.items()]
-    return type(value).__name__, value
 
 
 @given(VALUE)

@@ -1,6 +1,6 @@
 """What a load has come to: counts, the file of rejects, and the state that an interrupted one is taken up from.
 
-Everything before `place` is acknowledged or rejected, and the rejects are on disk: both are true of the state file at
+Everything before `place` is acknowledged or rejected, and the rejects are written: both are true of the state file at
 any moment, since it is replaced as a whole and only after what it speaks of.
 """
 

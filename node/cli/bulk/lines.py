@@ -24,6 +24,7 @@ KEPT = 1_000
 HEAD = 64 * KIB
 """Bytes at the start of a file that say what it is."""
 STANDARD_INPUT = "-"
+_UNNAMED = "standard input"
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -56,7 +57,7 @@ class Stream(io.RawIOBase):
     def __init__(self, name: str) -> None:
         """Raises BadUsage if it cannot be read."""
         super().__init__()
-        self.name = "standard input" if name == STANDARD_INPUT else name
+        self.name = _UNNAMED if name == STANDARD_INPUT else name
         try:
             if name == STANDARD_INPUT:
                 os.set_blocking(0, True)
@@ -82,6 +83,11 @@ class Stream(io.RawIOBase):
     def status(self) -> os.stat_result:
         """What the system says of the file."""
         return os.fstat(self._file.fileno())
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is a file that can be read again, under its name."""
+        return self.name != _UNNAMED and stat.S_ISREG(self.status.st_mode)
 
     def readable(self) -> bool:
         return True

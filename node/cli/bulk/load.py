@@ -89,23 +89,25 @@ def command(
                     f"{source.name} is a script, to which only --node applies: if it is not, say what with --format"
                 )
             return script.do_lines(io.BufferedReader(source.stream), file, nodes[0] if nodes else None)
-        if resume and file == STANDARD_INPUT:
-            raise BadUsage("standard input cannot be resumed: give the name of a file")
-        wanted = Wanted(file, kind, rejects or _beside(file), resume, as_json)
+        if resume and not source.stream.stays:
+            raise BadUsage(f"{source.name} cannot be resumed: give the name of a file")
+        wanted = Wanted(file, kind, rejects or _beside(source.stream, file), resume, as_json)
         if wanted.rejects.exists() and os.path.samestat(wanted.rejects.stat(), source.stream.status):
             raise BadUsage(f"{wanted.rejects} is the file to load: give --rejects another name")
         rows = rows_of(source, kind, key, Settings())
         return on_ring(nodes, timeout, lambda ring: load(ring, rows, wanted))
 
 
-def _beside(file: str) -> Path:
-    return Path("stdin.rejects.jsonl" if file == STANDARD_INPUT else f"{file}.rejects.jsonl")
+def _beside(stream: Stream, file: str) -> Path:
+    if stream.stays:
+        return Path(f"{file}.rejects.jsonl")
+    return Path(f"{'stdin' if file == STANDARD_INPUT else Path(file).name}.rejects.jsonl")
 
 
 async def load(ring: AsyncRing, rows: Rows, wanted: Wanted) -> int:
     """Load the rows into the ring and say what came of it; the exit code."""
     began = time.monotonic()
-    state_file = None if wanted.file == STANDARD_INPUT else StateFile(os.path.realpath(wanted.file))
+    state_file = StateFile(os.path.realpath(wanted.file)) if rows.source.stream.stays else None
     ledger = _ledger(rows, wanted, ring.id, state_file)
     before = ledger.counts.stored
     try:
@@ -187,4 +189,5 @@ def _report(ledger: Ledger, rows: Rows, wanted: Wanted, stored: int, seconds: fl
         complain(f"{rows.source.name}:{each.line}: {each.reason}")
     more = f", which are in {ledger.rejects.path}" if counts.rejected else ""
     twice = f"; {counts.repeated:,} had the key of an earlier one, which they replaced" if counts.repeated else ""
-    print(f"{counts.stored:,} rows stored, {counts.rejected:,} rejected{more}{twice}; {seconds:.1f} s, {rate:,.0f}/s")
+    stored_rows = f"{counts.stored:,} {'row' if counts.stored == 1 else 'rows'} stored"
+    print(f"{stored_rows}, {counts.rejected:,} rejected{more}{twice}; {seconds:.1f} s, {rate:,.0f}/s")
