@@ -267,6 +267,11 @@ def test_what_no_dump_would_say_is_rejected(written: Any, line: str) -> None:
     assert rejected(read(written(line), "jsonl", None)) == [(1, line)]
 
 
+def test_objects_without_a_key_are_refused_before_anything_is_loaded(written: Any) -> None:
+    with pytest.raises(BadUsage, match="say with --key which field of .* is the key: id, name"):
+        read(written('\n{"id": 1, "name": 2}\r{"id": 2}'), "jsonl", None)
+
+
 ATOM = (
     st.none()
     | st.booleans()

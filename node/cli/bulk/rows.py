@@ -91,9 +91,21 @@ class JsonRows:
     """One object a line: with `key` that field is the key and the object the value, without it `ring dump` wrote it."""
 
     def __init__(self, source: Source, key: str | None, settings: Settings) -> None:
+        """Raises BadUsage if there is no `key` and the first object was not written by `ring dump`."""
         self.source = source
         self.key = key
         self._settings = settings
+        first = source.head_text.split(maxsplit=0)[:1]
+        if key is None and first:
+            self._check(first[0].splitlines()[0])
+
+    def _check(self, line: str) -> None:
+        try:
+            found = read_json(line)
+        except (ValueError, RecursionError):
+            return  # cut off, or a reject
+        if type(found) is dict and not found.keys() & {"key", "value"}:
+            raise BadUsage(f"say with --key which field of {self.source.name} is the key: {', '.join(found)[:500]}")
 
     def read(self, place: Place | None = None) -> Iterator[Row | Reject]:
         for line in _lines_of(self.source, place):
