@@ -334,6 +334,7 @@ def test_what_the_tags_look_like() -> None:
         ("a.ndjson", "", "jsonl"),
         ("input.txt", "# a comment, with commas\n\nput a b\n", "script"),
         ("input.txt", "", "script"),
+        ("input.txt", "pt a b\nput c d\n", "script"),
         ("a", "\n  get a\r", "script"),
         ("a", ' {"id": 1}', "jsonl"),
         ("a", "id,name\n", "csv"),

@@ -25,10 +25,10 @@ def format_of(source: Source) -> str:
         if source.head.startswith(mark):
             raise BadUsage(f"{source.name} is compressed: {program} {source.name} | ring load -")
     ending = PurePath(source.name).suffix.lower()
-    return _ENDINGS.get(ending) or _by_content(source)
+    return _ENDINGS.get(ending) or _by_content(source, ending)
 
 
-def _by_content(source: Source) -> str:
+def _by_content(source: Source, ending: str) -> str:
     lines = [text for line in source.head_text.splitlines() if (text := line.strip()) and text[0] != "#"]
     first = lines[0] if lines else ""
     if first.startswith("{"):
@@ -38,4 +38,6 @@ def _by_content(source: Source) -> str:
     for mark, name in (("\t", "tsv"), (",", "csv")):
         if mark in first:
             return name
+    if ending == ".txt":
+        return "script"  # whose first line is malformed, of which it will tell
     raise BadUsage(f"it cannot be told what {source.name} is: say --format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")

@@ -18,6 +18,7 @@ import msgspec
 
 from node.cli.bulk.batches import Batch
 from node.cli.bulk.rows import Place, Reject
+from node.cli.places import state_home
 from node.errors import BadUsage
 
 OFTEN = 1.0
@@ -61,9 +62,7 @@ class StateFile:
     """The state of the load of one file, below $XDG_STATE_HOME."""
 
     def __init__(self, file: str) -> None:
-        wanted = Path(os.environ.get("XDG_STATE_HOME") or ".")
-        base = wanted if wanted.is_absolute() else Path.home() / ".local" / "state"
-        self._path = base / "rpychord" / "load" / f"{hashlib.sha256(os.fsencode(file)).hexdigest()[:32]}.json"
+        self._path = state_home() / "load" / f"{hashlib.sha256(os.fsencode(file)).hexdigest()[:32]}.json"
 
     def read(self) -> State | None:
         """None if no load of the file is unfinished. Raises BadUsage if it cannot be read."""
@@ -183,7 +182,7 @@ class Ledger:
     def save(self) -> None:
         """Write down how far it is."""
         if self._save is not None and self.place is not None:
-            path = str(self.rejects.path)
+            path = str(self.rejects.path.absolute())
             self._save(State(self._work, self.place, self.counts, path, self._rejects_size))
         self._saved = time.monotonic()
 

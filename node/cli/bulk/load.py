@@ -70,24 +70,22 @@ def command(
     timeout: float,
     as_json: bool,
 ) -> int:
-    """Store the rows of FILE (input.txt unless said otherwise; - is standard input) in the ring.
+    """Store the rows of FILE in the ring. Without a word it is input.txt, and - is standard input.
 
     CSV and TSV: the first row names the columns, the column --key is the key, the value is the row as a dict of text.
     JSON lines: with --key a field of each object is the key and the object the value; without it they are what `ring
     dump` wrote. Of rows with the same key the last one stays. Rows that are wrong are written to a file of rejects, the
     others are stored. Exit code 0: all rows are stored; 1: some were rejected, or it failed.
 
-    Scripts: what the lines say is done and verified, as main.py does, see there; options of rows do not apply.
+    Scripts: what the lines say is done and verified, as main.py does, see there; of the options --node applies.
     """
     log_to_stderr(log_level)
     source = Source(Stream(file), encoding)
     with closing(source.stream):
         kind = format_of(source) if kind == "auto" else kind
         if kind == "script":
-            if key or encoding or rejects or resume or as_json:
-                raise BadUsage(
-                    f"{source.name} is a script, to which only --node applies: if it is not, say what with --format"
-                )
+            if key or encoding or rejects or resume:
+                raise BadUsage(f"{source.name} is a script, which has no rows: if it is not, say what with --format")
             return script.do_lines(io.BufferedReader(source.stream), file, nodes[0] if nodes else None)
         if resume and not source.stream.stays:
             raise BadUsage(f"{source.name} cannot be resumed: give the name of a file")
@@ -152,7 +150,7 @@ def _ledger(rows: Rows, wanted: Wanted, ring: str, state_file: StateFile | None)
 def _rejects(state: State | None, wanted: Wanted) -> Rejects:
     if state is not None and state.rejects_size:
         return Rejects(Path(state.rejects), state.rejects_size)
-    return Rejects(wanted.rejects.absolute())
+    return Rejects(wanted.rejects)
 
 
 async def _run(ring: AsyncRing, rows: Rows, ledger: Ledger) -> None:
