@@ -21,7 +21,7 @@ from node import Ring
 from node.cli.arguments import run
 from node.cli.bulk.batches import Batch
 from node.cli.bulk.dump import _output
-from node.cli.bulk.ledger import Counts, Ledger, Rejects, State, Work
+from node.cli.bulk.ledger import Counts, Ledger, Rejects, State, StateFile, Work
 from node.cli.bulk.loading import IN_FLIGHT, Loading
 from node.cli.bulk.rows import Place, Reject
 from node.cli.ring import group
@@ -149,6 +149,23 @@ def test_rejects_behind_the_state_are_written_once(tmp_path: Path) -> None:
     assert [json.loads(line)["line"] for line in path.read_text().splitlines()] == [0, 1, 2]
     with pytest.raises(BadUsage, match="not there any more"):
         Rejects(tmp_path / "other", size)
+
+
+def test_a_load_goes_on_where_its_state_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file" / "below"))
+
+    def save(state: State) -> None:
+        StateFile("rows.csv").write(state)
+
+    ledger = Ledger(WORK, Rejects(tmp_path / "rejects"), save, None)
+    for batch in batches_of("a", "b"):
+        ledger.enter(batch)
+        ledger.save()
+    assert ledger.counts.stored == 2 and not ledger.resumable
+    assert capsys.readouterr().err.count("it cannot be resumed if it is interrupted: cannot write") == 1
 
 
 # -- a ring ------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import msgspec
 
 from node.cli.bulk.batches import Batch
 from node.cli.bulk.rows import Place, Reject
+from node.cli.output import complain
 from node.cli.places import state_home
 from node.errors import BadUsage
 
@@ -68,7 +69,7 @@ class StateFile:
         """None if no load of the file is unfinished. Raises BadUsage if it cannot be read."""
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=State)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, msgspec.MsgspecError) as error:
             raise BadUsage(f"{self._path} cannot be read: {error}: remove it and load the whole file") from None
@@ -87,8 +88,13 @@ class StateFile:
             raise BadUsage(f"cannot write {new}: {error.strerror}: say with XDG_STATE_HOME where it can be") from None
 
     def remove(self) -> None:
-        """The load is finished."""
-        self._path.unlink(missing_ok=True)
+        """There is nothing to resume. Raises BadUsage if it cannot be removed."""
+        try:
+            self._path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise BadUsage(f"cannot remove {self._path}: {error.strerror}") from None
 
 
 def to_resume(state: State | None, work: Work) -> State | None:
@@ -179,11 +185,20 @@ class Ledger:
         if time.monotonic() - self._saved > OFTEN:
             self.save()
 
+    @property
+    def resumable(self) -> bool:
+        """Whether another load can go on where this one stops."""
+        return self._save is not None
+
     def save(self) -> None:
-        """Write down how far it is."""
+        """Write down how far it is. Where that is not possible it is said, and the load goes on without."""
         if self._save is not None and self.place is not None:
             path = str(self.rejects.path.absolute())
-            self._save(State(self._work, self.place, self.counts, path, self._rejects_size))
+            try:
+                self._save(State(self._work, self.place, self.counts, path, self._rejects_size))
+            except BadUsage as error:
+                complain(f"ring load: it cannot be resumed if it is interrupted: {error}")
+                self._save = None
         self._saved = time.monotonic()
 
     def close(self) -> None:

@@ -115,7 +115,7 @@ async def load(ring: AsyncRing, rows: Rows, wanted: Wanted) -> int:
         raise
     except BaseException:
         ledger.save()
-        again = "the same command with --resume goes on there" if state_file else "load it once more, as a file"
+        again = "the same command with --resume goes on there" if ledger.resumable else "load it once more, as a file"
         complain(
             f"ring load: stopped before line {ledger.place.line if ledger.place else 1:,} of {rows.source.name}, with "
             f"{ledger.counts.stored:,} rows stored: {again}"
@@ -135,7 +135,11 @@ def _ledger(rows: Rows, wanted: Wanted, ring: str, state_file: StateFile | None)
     status = source.stream.status
     file = source.name if state_file is None else os.path.realpath(wanted.file)
     work = Work(file, status.st_size, status.st_mtime_ns, wanted.format, source.encoding, rows.key, ring)
-    state = to_resume(state_file.read(), work) if state_file is not None and wanted.resume else None
+    state = None
+    if state_file is not None and wanted.resume:
+        state = to_resume(state_file.read(), work)
+    elif state_file is not None:
+        state_file.remove()
     rejects = _rejects(state, wanted)
     if not wanted.as_json:
         key = f"key {rows.key}" if rows.key is not None else "keys as `ring dump` writes them"
