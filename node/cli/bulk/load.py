@@ -86,7 +86,7 @@ def command(
         if kind == "script":
             if key or encoding or rejects or resume:
                 raise BadUsage(f"{source.name} is a script, which has no rows: if it is not, say what with --format")
-            return script.do_lines(io.BufferedReader(source.stream), file, nodes[0] if nodes else None)
+            return script.do_lines(io.BufferedReader(source.stream), Path(file), nodes[0] if nodes else None)
         if resume and not source.stream.stays:
             raise BadUsage(f"{source.name} cannot be resumed: give the name of a file")
         wanted = Wanted(file, kind, rejects or _beside(source.stream, file), resume, as_json)
