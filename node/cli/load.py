@@ -46,10 +46,15 @@ def command(file: Path, node: Address | None, log_level: str) -> int:
     except OSError as error:
         raise BadUsage(f"cannot read {file}: {error.strerror}") from None
     with lines:
-        try:
-            code: int = run_loop(lambda: load(lines, _short(file), node))
-        except asyncio.CancelledError:
-            return TERMINATED
+        return do_lines(lines, file, node)
+
+
+def do_lines(lines: BinaryIO, file: Path, node: Address | None) -> int:
+    """Do the lines of a file on the ring of a node, or as `command` says on which; the exit code."""
+    try:
+        code: int = run_loop(lambda: load(lines, _short(file), node))
+    except asyncio.CancelledError:
+        return TERMINATED
     return code
 
 

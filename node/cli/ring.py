@@ -32,7 +32,8 @@ COMMANDS = {
     "depart": ("node.cli.servers:depart", "Have a node anywhere leave the ring and end."),
     "shell": ("node.cli.shell:shell", "Type commands one after the other; `ring` alone does it too."),
     "serve": ("node.cli.serve:command", "Start one node and stay until told to leave (server.py)."),
-    "load": ("node.cli.load:command", "Do what the lines of a file say and verify it (main.py)."),
+    "load": ("node.cli.bulk.load:command", "Store the rows of a file, or do what a script says."),
+    "dump": ("node.cli.bulk.dump:command", "Write all keys and values to a file."),
     "local": ("node.cli.local:command", "Run a ring of several nodes on this machine until Ctrl-C."),
 }
 """Where each command is, as module:name, and what it does in one line."""

@@ -39,9 +39,11 @@ class AsyncRing:
     """One ring. Use it in the loop it was connected in; any number of operations at a time."""
 
     def __init__(
-        self, operations: Operations, atlas: Atlas | None, session: Session, pool: Pool, settings: Settings
+        self, name: bytes, operations: Operations, atlas: Atlas | None, session: Session, pool: Pool, settings: Settings
     ) -> None:
         """Made by `connect`. `atlas`: the map, of a chain ring."""
+        self.id = name.hex()
+        """Of the ring: another one has another."""
         self._operations = operations
         self._atlas = atlas
         self._session = session
@@ -67,9 +69,9 @@ class AsyncRing:
         if unpack(RingMap, hello.record.value).policy.consistency == "eventual":
             from node.eventual.guest import Guest
 
-            return cls(Guest(seeds, pool, settings), None, session, pool, settings)
+            return cls(hello.ring, Guest(seeds, pool, settings), None, session, pool, settings)
         atlas = Atlas(hello.record, seeds, pool, settings)
-        return cls(Router(atlas, pool, settings, random.Random()), atlas, session, pool, settings)
+        return cls(hello.ring, Router(atlas, pool, settings, random.Random()), atlas, session, pool, settings)
 
     async def __aenter__(self) -> AsyncRing:
         return self
