@@ -132,7 +132,7 @@ class Chains:
 
     def _check_answers(self, replica: Replica, is_right: bool) -> None:
         if not is_right:
-            self.traffic.astray += 1
+            self.traffic.astray += replica.follows  # else it may be the right one, in a moment
             raise NotServing(f"this node does not answer for {replica.arc} at the moment: try again")
         if not self._lease.holds():
             raise NotServing("this node waits for its lease: try again")
