@@ -80,7 +80,9 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
         print(error.format_message(), file=sys.stderr)
         return USAGE
     except click.ClickException as error:
-        print(f"{name}: {error.format_message()} (see {name} --help)", file=sys.stderr)
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        path = context.command_path if context is not None else name
+        print(f"{path}: {error.format_message()} (see {path} --help)", file=sys.stderr)
         return USAGE
     except BadUsage as error:
         print(f"{name}: {error}", file=sys.stderr)
