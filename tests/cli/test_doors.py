@@ -88,7 +88,7 @@ def test_every_command_of_ring_has_help(command: str) -> None:
 def test_a_mistake_in_a_command_of_ring_is_one_line(words: list[str], mentioned: str) -> None:
     done = run(sys.executable, "-m", "node.cli.ring", *words)
     assert done.returncode == 2
-    assert done.stderr.startswith("ring: ") and done.stderr.count("\n") == 1 and mentioned in done.stderr
+    assert done.stderr.startswith("ring") and done.stderr.count("\n") == 1 and mentioned in done.stderr
 
 
 def test_an_input_file_that_may_not_be_read_or_is_a_directory(tmp_path: Path) -> None:
