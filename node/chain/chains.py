@@ -326,7 +326,7 @@ class Chains:
     async def digest(self, arc: Arc) -> Digest:
         """A fingerprint of all records of an arc, which must be held here as one. Raises Moved."""
         replica = self.replicas.of(arc)
-        if replica is None:
+        if replica is None or self.replicas.life not in replica.state.chain:
             raise Moved(f"{arc} is not held here", None)
         await replica.at_rest()
         position = replica.position

@@ -5,7 +5,7 @@
     delta   what was written behind the cursor meanwhile, until little is left
     finish  the source is sealed; the last changes, and how far its history goes: now the copy is its equal
 
-The newcomer's old records of the arc are gone from the start, and it stands for nothing until it is finished.
+The newcomer's old records of the arc go once there is a source, and it stands for nothing until it is finished.
 """
 
 from __future__ import annotations
@@ -151,11 +151,11 @@ class Destination:
 
     async def copy(self) -> None:
         """Copy until little is left to copy. Raises Moved, and RingErrors of the network: begin again."""
-        await self._replicas.retire(self.arc)
+        self._name = await self._ask(BEGIN, BeginMirror(self.arc, self._replicas.life))
+        await self._replicas.retire(self.arc)  # not before: where nobody has the arc, this may be what is left of it
         batch = Batch()
         batch.delete_arc(self.arc)
         await self._replicas.store.commit(batch)
-        self._name = await self._ask(BEGIN, BeginMirror(self.arc, self._replicas.life))
         after: Cursor | None = None
         while True:
             pulled = await self._ask(PULL, Pull(self._name, after))

@@ -92,7 +92,9 @@ class Node:
         self._listener = Listener(settings, options.listen, options.port)
         self._listener.bind()
         address = Address(advertised.host, self._listener.port)
-        self._node = await RingNode.open(address, self._store, self._pool, settings, random.Random(), _clock, time.time)
+        self._node = await RingNode.open(
+            address, self._store, self._pool, settings, random.Random(), _clock, time.time, _boot()
+        )
         self._listener.serve(RingService(self._node, self._told.set))
         await self._node.start(
             StartOptions(
@@ -137,6 +139,14 @@ class Node:
 def _clock() -> float:
     """Seconds that go on while the process or the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _boot() -> bytes:
+    """The kernel's name for the time since the machine was started; where it has none, another every time."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+    except OSError:
+        return random.SystemRandom().randbytes(16)
 
 
 def _check_exposure(options: NodeOptions) -> None:

@@ -20,7 +20,7 @@ from node.chain.replicas import STATES
 from node.chain.ring_map import Policy, Resident, RingMap
 from node.chord.household import Household, soon
 from node.chord.member import Member
-from node.codec import Address, Contact, Message, pack, unpack
+from node.codec import Address, Contact, pack, unpack
 from node.data import Data
 from node.errors import (
     BadUsage,
@@ -37,6 +37,7 @@ from node.register.acceptor import Acceptor
 from node.register.keepers import NOTHING, Keepers
 from node.register.messages import Configuration, Keeper, Record
 from node.replication import messages
+from node.replication.identity import BOOT, IDENTITY, Identity, recognized, stopped_cleanly, trust_page_cache
 from node.settings import Settings
 from node.store.interface import Batch, Store
 from node.tasks import Tasks
@@ -44,18 +45,9 @@ from node.transport import Switchboard, Transport
 
 log = logging.getLogger(__name__)
 
-IDENTITY = "identity"
 KNOWN = "known"
 POLICY = ("replicas", "consistency", "durability", "siblings")
 """What belongs to the ring; a node that joins may say it too, if it says the same."""
-
-
-class Identity(Message, frozen=True):
-    """Who this data directory is: the ring it belongs to, the id of this life of it, the ids of its members."""
-
-    ring: bytes
-    node: bytes
-    members: tuple[Identifier, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +77,7 @@ class RingNode:
         random: Random,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        boot: bytes,
     ) -> None:
         self.address = address
         self.settings = settings
@@ -93,6 +86,7 @@ class RingNode:
         self._transport = transport
         self._clock = clock
         self._wall = wall
+        self._boot = boot
         self.tasks = Tasks()
         self.household = Household(address, transport, settings, random, clock, self.tasks, self._ring_changed)
         self.residence = self.household.residence
@@ -120,11 +114,12 @@ class RingNode:
         random: Random,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        boot: bytes,
     ) -> RingNode:
-        """A node on what its store left. `clock` goes on while the host sleeps, `wall` tells the time of day."""
-        node = cls(address, store, transport, settings, random, clock, wall)
-        note = await store.read_note(IDENTITY)
-        node.identity = unpack(Identity, note) if note else Identity(b"", random.randbytes(16), ())
+        """A node on what its store left. `clock` goes on while the host sleeps, `wall` tells the time of day; `boot` is
+        another after each start of the machine."""
+        node = cls(address, store, transport, settings, random, clock, wall, boot)
+        node.identity = await recognized(store, boot, random)
         await node._open_keyspace()
         return node
 
@@ -144,11 +139,13 @@ class RingNode:
 
     async def _take_up(self, policy: Policy) -> None:
         """Hold data as the ring does, on what the store left."""
-        self.store.wait_for_disk(policy.durability == "fsync")
         if policy.consistency == "chain":
+            if policy.durability == "os":
+                await trust_page_cache(self.store, self._boot)
             await self.keyspace.load()
             self.data = self.keyspace
             return
+        self.store.wait_for_disk(policy.durability == "fsync")
         arguments = (self.household, self.store, self._transport, self.settings, self.random, self._wall, self.tasks)
         commons = await Commons.open(*arguments, self.identity.node, policy.replicas, policy.siblings)
         commons.connect(self.receive)
@@ -341,7 +338,7 @@ class RingNode:
         batch = Batch()
         batch.note(IDENTITY, pack(self.identity))
         batch.note(KNOWN, pack(known))
-        await self.store.commit(batch)
+        await self.store.commit(batch, firmly=True)
         self._persisted = frozenset(known)
 
     # -- going ---------------------------------------------------------------------------------------------------
@@ -357,6 +354,10 @@ class RingNode:
                 log.warning("not everything was taken over, the rest stays here: %s", error or "it took too long")
             await self.household.say_goodbye()
         await self.stop()
+        try:
+            await stopped_cleanly(self.store)
+        except RingError as error:
+            log.warning("not all that this node was told is on its disk: %s", error)
 
     async def _hand_over(self) -> None:
         """Have others take over all that is here, if any stay. Raises RingErrors, once they have lasted."""
@@ -452,7 +453,7 @@ class RingNode:
         self.residence.members.clear()
         self.identity = Identity(b"", self.random.randbytes(16), ())
         batch = Batch()
-        for prefix in (STATES, "log/", "eventual/", MAP, KEEPER, IDENTITY, KNOWN):
+        for prefix in (STATES, "log/", "eventual/", MAP, KEEPER, IDENTITY, KNOWN, BOOT):
             batch.forget_all(prefix)
         await self.store.commit(batch)
         await self._open_keyspace()

@@ -55,6 +55,8 @@ class Host:
         self.random = Random(f"{name} {world.random.random()}")
         """What the node is given to draw from."""
         self.process: Process | None = None
+        self.boots = 1
+        """How often the machine was switched on."""
         self._boot: Boot | None = None
         self._disk: MemoryDisk | None = None
 
@@ -125,6 +127,7 @@ class Host:
         """Kill the process; with `power` the whole host goes dark, its page cache with it, until it is started."""
         self._running().kill()
         if power:
+            self.boots += 1
             self.world.network.unplug(self.address)
         self.world.network.crash(self.address)
         if self._disk is not None:

@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 from collections.abc import Awaitable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from node.errors import RingError, Unavailable
@@ -26,6 +27,16 @@ GROUP_STEPS = 8_000
 """Where a group ends at the latest: writing one holds the interpreter's lock, about a microsecond for a step."""
 
 Answer = tuple["asyncio.Future[None]", Exception | None]
+
+
+@dataclass(slots=True)
+class Group:
+    """What is written at once, and whom to answer: with an error of their own, if they have one."""
+
+    steps: list[Step] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    firmly: bool = False
+    """To the disk, whatever is usual."""
 
 
 class Disk(Protocol):
@@ -54,17 +65,17 @@ class Committer:
         """Done means on disk, not in the page cache."""
         self._failed = False
         self._closed = False
-        self._queue: queue.SimpleQueue[tuple[Batch, asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Batch, bool, asyncio.Future[None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
-    def commit(self, batch: Batch) -> Awaitable[None]:
+    def commit(self, batch: Batch, *, firmly: bool = False) -> Awaitable[None]:
         """See `Store.commit`."""
         done: asyncio.Future[None] = self._loop.create_future()
         if self._closed:
             done.set_exception(Unavailable("the store is closed"))
         else:
-            self._queue.put((Batch(batch.changes.copy()), done))
+            self._queue.put((Batch(batch.changes.copy()), firmly, done))
         return done
 
     async def close(self) -> None:
@@ -79,40 +90,40 @@ class Committer:
     def _run(self) -> None:
         going_on = True
         while going_on:
-            steps, answers, going_on = self._next_group()
-            error = self._stored(steps)
+            group, going_on = self._next_group()
+            error = self._stored(group)
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(_resolve, [(done, refused or error) for done, refused in answers])
+                self._loop.call_soon_threadsafe(_resolve, [(done, refused or error) for done, refused in group.answers])
 
-    def _next_group(self) -> tuple[list[Step], list[Answer], bool]:
-        """What to write, whom to answer (with an error of their own, if they have one), and whether more may come."""
-        steps: list[Step] = []
-        answers: list[Answer] = []
+    def _next_group(self) -> tuple[Group, bool]:
+        """What to write, and whether more may come."""
+        group = Group()
         size = 0
         while True:
             item = self._queue.get()
             if item is None:
-                return steps, answers, False
-            batch, done = item
+                return group, False
+            batch, firmly, done = item
             try:
                 added = steps_of(batch)
-                steps += added
+                group.steps += added
+                group.firmly |= firmly
                 size += sum(len(part) for step in added for part in step)
-                answers.append((done, None))
+                group.answers.append((done, None))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it is the business of who made it
-                answers.append((done, error))
-            if size >= GROUP_BYTES or len(steps) >= GROUP_STEPS or self._queue.empty():
-                return steps, answers, True
+                group.answers.append((done, error))
+            if size >= GROUP_BYTES or len(group.steps) >= GROUP_STEPS or self._queue.empty():
+                return group, True
 
-    def _stored(self, steps: list[Step]) -> Exception | None:
+    def _stored(self, group: Group) -> Exception | None:
         """Write a group durably; the error if it could not be."""
         try:
             if self._failed:
                 self._disk.reopen()
                 self._failed = False
-            if steps:
-                self._disk.write(steps)
-                self._disk.sync(self.to_disk)
+            if group.steps:
+                self._disk.write(group.steps)
+                self._disk.sync(self.to_disk or group.firmly)
         except RingError as error:
             if not self._failed:
                 log.error("a commit failed, reads go on: %s", error)

@@ -42,6 +42,10 @@ class MemoryDisk:
             self.records, self.names, self.notes = self._on_disk
             self._on_disk, self._seen = None, False
 
+    def write_back(self) -> None:
+        """The kernel writes its page cache to the disk, as it does from time to time."""
+        self._on_disk = None
+
     def wipe(self) -> None:
         """The disk was replaced."""
         self.records, self.names, self.notes = {}, [], {}
@@ -94,7 +98,7 @@ class MemoryStore:
         self._latency = latency
         self._life = disk.life
         self._due = 0.0
-        self._queue: deque[tuple[Batch, asyncio.Future[None]]] = deque()
+        self._queue: deque[tuple[Batch, bool, asyncio.Future[None]]] = deque()
         self._closed = False
         self._waits = True
 
@@ -110,7 +114,7 @@ class MemoryStore:
         """See `Store.wait_for_disk`."""
         self._waits = wanted
 
-    def commit(self, batch: Batch) -> Awaitable[None]:
+    def commit(self, batch: Batch, *, firmly: bool = False) -> Awaitable[None]:
         """See `Store.commit`."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
@@ -118,19 +122,19 @@ class MemoryStore:
             done.set_exception(Unavailable("the store is closed"))
             return done
         self._due = max(self._due, loop.time() + self._random.expovariate(1 / self._latency))
-        self._queue.append((Batch(batch.changes.copy()), done))
+        self._queue.append((Batch(batch.changes.copy()), firmly, done))
         loop.call_at(self._due, self._commit_next)
         return done
 
     def _commit_next(self) -> None:
-        batch, done = self._queue.popleft()
+        batch, firmly, done = self._queue.popleft()
         if self._disk.life != self._life:
             return
         if self._disk.full:
             if not done.done():
                 done.set_exception(StoreFull("the simulated disk is full"))
             return
-        self._disk.apply(batch, synced=self._waits)
+        self._disk.apply(batch, synced=firmly or self._waits)
         if not done.done():
             done.set_result(None)
 

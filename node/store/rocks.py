@@ -130,9 +130,9 @@ class RocksStore:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def commit(self, batch: Batch) -> Awaitable[None]:
+    def commit(self, batch: Batch, *, firmly: bool = False) -> Awaitable[None]:
         """See `Store.commit`."""
-        return self._committer.commit(batch)
+        return self._committer.commit(batch, firmly=firmly)
 
     async def close(self) -> None:
         """See `Store.close`. Snapshots still open end."""

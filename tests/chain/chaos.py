@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random
+from typing import Protocol
 
+from node.chain.keyspace import Keyspace
+from node.codec import Address
 from node.errors import Definite, OutcomeUnknown, VersionConflict
+from node.settings import Settings
 from node.simulation.linearizability import CONFLICT, History, check
 from node.simulation.process import Crashed
-from node.simulation.world import Host
+from node.simulation.world import Host, World
 from node.values import pack_value, unpack_value
 from tests.chain.rig import ChainRing
 
 KEYS = 3
 
 
+class Spaces(Protocol):
+    """What clients need of a simulated ring."""
+
+    world: World
+    settings: Settings
+
+    @property
+    def spaces(self) -> Mapping[Address, Keyspace]:
+        """The keyspaces of the nodes that run, by their addresses."""
+        ...
+
+    def space(self, host: Host) -> Keyspace:
+        """The keyspace of a node that runs."""
+        ...
+
+
 class Clients:
     """Clients of any nodes, on few keys, and the history of what they did."""
 
-    def __init__(self, ring: ChainRing, seed: int, count: int = 6, rate: float = 20, batches: float = 1) -> None:
+    def __init__(self, ring: Spaces, seed: int, count: int = 6, rate: float = 20, batches: float = 1) -> None:
         """`rate`: operations a second of each client; `batches`: how many of them, for three puts."""
         self.ring = ring
         self.history = History(asyncio.get_running_loop().time)

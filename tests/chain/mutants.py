@@ -20,6 +20,8 @@ from node.codec import unpack
 from node.data import Stored, Version
 from node.errors import Moved, NotServing
 from node.identifiers import Arc, Identifier
+from node.replication import node as ring_node
+from node.replication.identity import BOOT, Identity, recognized
 from node.simulation.linearizability import Finding
 from node.simulation.loop import run
 
@@ -80,6 +82,10 @@ async def _nobody_is_told(self: Changer, chart: Any, concerned: Any) -> None:
     return None
 
 
+async def _as_if_power_never_failed(store: Any, boot: bytes, random: Any) -> Identity:
+    return await recognized(store, await store.read_note(BOOT) or boot, random)
+
+
 MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     "no lease check": [(Lease, "holds", lambda self: True)],
     "lease checked before the read": [(Chains, "read", _read_checking_first)],
@@ -94,6 +100,7 @@ MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     "newcomer not sealed": [(Replicas, "prepare", _prepared_unsealed)],
     "no epoch check on a link": [(Chains, "_following", _any_epoch)],
     "survivors out of chain order": [(change, "_backwards", _shortest_first)],
+    "a power cut goes unnoticed": [(ring_node, "recognized", _as_if_power_never_failed)],
     "what a newer map says is not heeded": [(Replicas, "supersede", lambda self, ring: None)],
 }
 

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from node.errors import NoQuorum
+from node.identifiers import EVERYTHING
 from node.simulation.faults import CALM, LOSSY
 from node.simulation.seeds import for_each_seed
 from tests.chain.chaos import Clients, assert_linearizable, chaos
+from tests.chain.power import OnPageCaches, machines_lose_power
 from tests.chain.rig import ChainRing
 from tests.simulation.rings import persistently, quick, until
 
@@ -18,7 +21,7 @@ SETTLED = 120.0
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("replicas", "seeds"), [(1, 80), (2, 100), (3, 63)])
+@pytest.mark.parametrize(("replicas", "seeds"), [(1, 80), (2, 98), (3, 57)])
 def test_nodes_one_at_a_time_crash_pause_are_cut_off_and_lose_their_disks(replicas: int, seeds: int) -> None:
     async def scenario(seed: int) -> None:
         ring = ChainRing(seed, LOSSY, replicas=replicas)
@@ -190,6 +193,36 @@ def ring_size(seed: int) -> int:
 
 def test_batches_are_written_exactly_once_while_arcs_are_split_and_merged() -> None:
     for_each_seed(15, batches_while_arcs_change)
+
+
+def test_machines_that_lose_power_one_at_a_time_lose_nothing_acknowledged() -> None:
+    for_each_seed(6, lambda seed: machines_lose_power(seed, 2))
+
+
+def test_what_is_on_the_disks_stays_there_when_all_machines_lose_power_and_a_clean_stop_is_no_loss() -> None:
+    async def scenario(seed: int) -> None:
+        ring = OnPageCaches(seed)
+        hosts = await ring.of(3)
+        await until(ring.is_whole, SETTLED, "settled")
+        await persistently(lambda: ring.node(hosts[0]).data.operations.put(b"key", b"value"))
+        lives = [ring.node(host).identity.node for host in hosts]
+        await asyncio.gather(*(ring.leave(host) for host in hosts))
+        await asyncio.gather(*(ring.start(host=host) for host in hosts))
+        assert lives == [ring.node(host).identity.node for host in hosts], "a clean stop changes nothing"
+        stored = await persistently(lambda: ring.node(hosts[1]).data.operations.get(b"key"))
+        assert stored is not None and stored.value == b"value"
+        await until(ring.is_whole, SETTLED, "settled again")
+        for host in hosts:
+            host.disk.write_back()
+            ring.crash(host)
+        await asyncio.gather(*(ring.start(host=host) for host in hosts))
+        await asyncio.sleep(30)
+        assert not {ring.node(host).identity.node for host in hosts} & set(lives), "others do not count on them"
+        with pytest.raises(NoQuorum, match="ring map"):
+            await ring.node(hosts[0]).data.operations.get(b"key")
+        assert all([await ring.node(host).store.count(EVERYTHING) for host in hosts]), "nothing is thrown away"
+
+    for_each_seed(2, scenario)
 
 
 async def come_and_go(seed: int, events: int) -> None:

@@ -17,6 +17,7 @@ from node.simulation.seeds import seeds
 from tests.chain import chaos as schedules
 from tests.chain.chaos import Clients, assert_linearizable, chaos
 from tests.chain.mutants import MUTANTS, first_seed_that_catches
+from tests.chain.power import machines_lose_power
 from tests.chain.rig import SETTINGS, ChainRing, SlowStore
 from tests.simulation.rings import until
 
@@ -30,6 +31,7 @@ class Aim:
     stalls: float = 0.0
     lives_are_kept: bool = False
     newcomers: bool = False
+    power: bool = False
 
 
 AIMS = {
@@ -38,6 +40,7 @@ AIMS = {
     "no session table": Aim(20),
     "no copy to a newcomer": Aim(20),
     "survivors out of chain order": Aim(20),
+    "a power cut goes unnoticed": Aim(20, power=True),
     "no seal": Aim(20, CALM, newcomers=True),
     "store id ignored": Aim(400, lives_are_kept=True),
     "no epoch check on a link": Aim(400),
@@ -62,6 +65,9 @@ def quiet() -> Iterator[None]:
 
 def assert_caught(name: str, aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(seed: int) -> None:
+        if aim.power:
+            await machines_lose_power(seed, 3)
+            return
         settings = replace(SETTINGS, lease=8.0, settle_period=1.0) if aim.newcomers else SETTINGS
         ring = ChainRing(seed, aim.faults, settings)
         ring.lives_are_kept = aim.lives_are_kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import threading
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from node.replication.identity import BOOT
+from node.store.interface import Batch
+from node.store.rocks import open_store
 from tests.ring.nodes import NodeProcess, RingOfProcesses, eventually, is_remote
 from tests.ring.test_ring_of_processes import assert_all_there, load
 
@@ -104,6 +108,31 @@ def test_a_node_that_lost_its_disk_comes_back_under_its_old_id(ring: RingOfProce
     eventually(lambda: whole(nodes[0]), what="three replicas of everything again")
     for node in nodes:
         assert_all_there(node, keys)
+
+
+def test_a_node_whose_machine_lost_power_takes_a_new_life(ring: RingOfProcesses) -> None:
+    nodes = ring.of(3, "--durability", "os")
+    keys = load(nodes[0], KEYS)
+    eventually(lambda: whole(nodes[0]), what="three replicas of everything")
+    victim = nodes[1]
+    victim.kill()
+    asyncio.run(pretend_another_boot(victim.directory))
+    victim.start()
+    assert "stopped without warning" in victim.directory.with_suffix(".log").read_text()
+    write_again(victim, keys)
+    eventually(lambda: whole(nodes[0]), what="three replicas of everything again")
+    for node in nodes:
+        assert_all_there(node, keys)
+
+
+async def pretend_another_boot(directory: Path) -> None:
+    """Have the note of the machine's boot be of one before."""
+    store = await open_store(directory)
+    assert await store.read_note(BOOT)
+    batch = Batch()
+    batch.note(BOOT, b"another")
+    await store.commit(batch)
+    await store.close()
 
 
 def test_two_of_three_replicas_killed_at_once(ring: RingOfProcesses) -> None:

@@ -173,7 +173,7 @@ class SimulatedRing(Ring):
     async def _boot(self, host: Host, first: Host | None, members: int) -> None:
         store = MemoryStore(host.disk, host.random)
         node = await WatchedNode.open(
-            host.address, store, host.transport, self.settings, host.random, host.clock, host.clock
+            host.address, store, host.transport, self.settings, host.random, host.clock, host.clock, self.boot_of(host)
         )
         assert isinstance(node, WatchedNode)
         node.watch = self.changed
@@ -182,6 +182,10 @@ class SimulatedRing(Ring):
         host.listen(node.receive)
         options = self.policy if first is None else StartOptions(first=first.address)
         await node.start(replace(options, members=members))
+
+    def boot_of(self, host: Host) -> bytes:
+        """What the kernel there calls the time since the machine was switched on."""
+        return b"%d" % host.boots
 
     def is_whole(self) -> bool:
         """Whether every arc is held by all the nodes that should hold it, as the latest map says."""
