@@ -10,8 +10,9 @@ from typing import Any
 class Tasks:
     """Coroutines that never return. One that ends by itself is a bug, and `failed` carries what it raised."""
 
-    def __init__(self) -> None:
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, among: Tasks | None = None) -> None:
+        """`among`: others, that these fail together with, and end before."""
+        self.failed: asyncio.Future[None] = among.failed if among else asyncio.get_running_loop().create_future()
         self._running: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -23,7 +24,12 @@ class Tasks:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """The node cannot go on."""
+        if not self.failed.done():
             self.failed.set_exception(error)
 
     async def stop(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 
 from node.chain import messages as m
@@ -152,9 +152,13 @@ class Keyspace:
         await self.lease.obtain()
         return self.lease.holds()
 
+    def claim(self, seats: Iterable[Identifier]) -> None:
+        """Be in the map with these members as soon as can be."""
+        self._seats = tuple(sorted(seats))
+
     async def join(self, seats: tuple[Identifier, ...]) -> None:
         """Be in the map with these members. Raises NoQuorum."""
-        self._seats = tuple(sorted(seats))
+        self.claim(seats)
         while True:
             chart = await self.cartography.current()
             ring = chart.ring
@@ -209,6 +213,15 @@ class Keyspace:
         """Compare the replicas of all arcs by a digest of all they hold. Raises NoQuorum."""
         ring = (await self.cartography.current()).ring
         return await verify(ring, self._transport, self.settings)
+
+    def strangers(self, neighbours: Iterable[Address]) -> set[Address]:
+        """Where nodes may be that know another map: those of the map that do not answer as they should, and neighbours
+        that are not in it."""
+        residents = self.cartography.ring.residents if self.cartography.ring is not None else ()
+        if not residents:
+            return set()
+        silent = {each.address for each in residents if not self._pulse.seems_alive(each.life)}
+        return silent | (set(neighbours) - {each.address for each in residents})
 
     # -- the map and the lease ---------------------------------------------------------------------------------------
 

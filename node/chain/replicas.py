@@ -16,6 +16,7 @@ from node.chain.messages import Logged, Operation, ReplicaState, Sealed, marks
 from node.chain.recent import Recent
 from node.chain.replica import Replica, Spawn, log_name, log_prefix
 from node.chain.ring_map import Entry, Life, RingMap
+from node.chain.salvage import Held
 from node.codec import pack, unpack
 from node.data import Version
 from node.errors import Moved, StoreFull
@@ -131,6 +132,33 @@ class Replicas:
             now = self._clock()
             mine = [replace(each, at=now) for each in logged]
             await self._become(self.within(arc), [ReplicaState(arc, 0, (), epoch, position)], None, mine)
+
+    async def restore(self, arc: Arc, epoch: int) -> None:
+        """Be a sealed replica of an arc with what is held of it, durably, though it is of no chain that counts."""
+        async with self._one_step:
+            replica = await self._exactly(arc)
+            await replica.at_rest()
+            state = ReplicaState(arc, 0, (), epoch, replica.state.base)
+            await self._note(replica, state)
+            replica.become(state)
+
+    def surveyed(self, former: tuple[Life, ...], *, sound: bool) -> Iterator[Held]:
+        """What is held. Replicas of chains of this life, or of a former one that gave them up in good order, are
+        sound; those of copies that had no chain yet if `sound`."""
+        lives = {self.life, *former}
+        for replica in self._all:
+            state = replica.state
+            safe = bool(lives & set(state.chain)) or (sound and not state.chain)
+            yield Held(replica.arc, state.epoch or state.sealed, replica.position, safe)
+
+    async def close(self) -> None:
+        """Hold nothing any more, for good; what is on the disk stays there. Done once nothing is on its way to it."""
+        async with self._one_step:
+            closed, self._all = self._all, []
+            for replica in closed:
+                replica.end()
+            for replica in closed:
+                await replica.at_rest()
 
     async def retire(self, arc: Arc) -> None:
         """Hold nothing of an arc any more."""

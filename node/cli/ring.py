@@ -30,6 +30,7 @@ COMMANDS = {
     "rm-server": ("node.cli.servers:rm_server", "Have a node of this machine leave the ring and end."),
     "join": ("node.cli.servers:join", "Take a node that is a ring of its own into the ring."),
     "depart": ("node.cli.servers:depart", "Have a node anywhere leave the ring and end."),
+    "force-repair": ("node.cli.repair:command", "Go on without keepers or replicas that are lost for good."),
     "shell": ("node.cli.shell:shell", "Type commands one after the other; `ring` alone does it too."),
     "serve": ("node.cli.serve:command", "Start one node and stay until told to leave (server.py)."),
     "load": ("node.cli.bulk.load:command", "Store the rows of a file, or do what a script says."),

@@ -18,6 +18,7 @@ from node.codec import pack, unpack
 from node.errors import NotAMember
 from node.register.messages import (
     ACCEPT,
+    GENERATION,
     INSPECT,
     LEASE,
     PREPARE,
@@ -65,9 +66,15 @@ class Acceptor:
         return cls(store, life, settings, clock, unpack(State, note) if note else None)
 
     async def found(self, record: Record) -> None:
-        """Begin a register with this record, whose only keeper this is."""
+        """Begin a register with this record, whose only keeper this is. Ballots of earlier generations are lower."""
         self._quiet = (record.configuration, self._clock())
-        await self._become(State(ZERO, (0, self._life), record))
+        ballot = (record.generation * GENERATION, self._life)
+        await self._become(State(ballot, ballot, record))
+
+    async def retire(self) -> None:
+        """Promise and accept nothing any more: another life of this disk begins."""
+        async with self._one:
+            self._life = b""
 
     def connect(self, receive: Switchboard) -> None:
         """Answer proposers and those who ask for leases."""
@@ -92,8 +99,8 @@ class Acceptor:
 
     async def prepare(self, question: Prepare) -> Promise:
         """*Phase 1b*: promise to accept nothing below this ballot."""
-        self._check_life(question.to)
         async with self._one:
+            self._check_life(question.to)
             state = self._state
             if question.ballot < state.promised:
                 return Promise(False, state.promised, None)
@@ -103,8 +110,8 @@ class Acceptor:
 
     async def accept(self, question: Accept) -> Accepted:
         """*Phase 2b*: accept, unless more was promised, or a lease stands in the way."""
-        self._check_life(question.to)
         async with self._one:
+            self._check_life(question.to)
             if question.ballot < self._state.promised:
                 return Accepted(False, self._state.promised)
             wait = self._seconds_in_the_way(question.record)

@@ -301,7 +301,8 @@ class Keepers:
                 missing = " ".join(str(keeper.address) for keeper in group if keeper not in have)
                 needed = len(group) // 2 + 1
                 raise NoQuorum(
-                    f"the ring map needs {needed} of {names}, reached {there}: start {missing} or mend the network"
+                    f"the ring map needs {needed} of {names}, reached {there}: start {missing} or mend the network; "
+                    "`ring force-repair` goes on without those that are lost for good"
                 )
 
     # -- leases ------------------------------------------------------------------------------------------------------

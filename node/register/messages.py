@@ -11,6 +11,11 @@ Ballot = tuple[int, bytes]
 ZERO: Ballot = (0, b"")
 
 
+GENERATION = 1 << 40
+"""Revisions of one generation of the register. A repair by force begins another, beyond all that the one before can
+reach."""
+
+
 class Keeper(Message, frozen=True):
     """A node that keeps the register: which life of its disk, and where it is."""
 
@@ -39,6 +44,11 @@ class Record(Message, frozen=True):
     configuration: Configuration
     drops: tuple[bytes, ...] = ()
     """Lives that this change leaves without a right to answer, and that did not say that they know."""
+
+    @property
+    def generation(self) -> int:
+        """How often the register was begun anew by force before this."""
+        return self.revision // GENERATION
 
 
 class State(Message, frozen=True):

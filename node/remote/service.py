@@ -174,6 +174,21 @@ class RingService:
         await self._within_operation(self._node.household.update_finger_table)
         return True
 
+    async def exposed_force_repair(self, confirm: Any = "") -> tuple[Any, ...]:
+        """Go on without most keepers of the ring map, which are lost for good: nothing is done until it is confirmed.
+
+        (token, ((ip, port), ...), ((start, end, keys, ((ip, port), ...), problem), ...)): the nodes that would be given
+        up, and what is left of each arc and where; `problem` says what may be lost. Called again with that token it is
+        done. Raises BadUsage if nothing is to be repaired, or if there is something else to confirm by now.
+        """
+        repair = self._node.repair
+        found = await (repair.carry_out(_text(confirm, "the token")) if confirm else repair.prospect())
+        arcs = tuple(
+            (each.arc.start.hex, each.arc.end.hex, keys, tuple((a.host, a.port) for a in where), each.problem)
+            for each, where, keys in found.arcs
+        )
+        return found.token, tuple((address.host, address.port) for address in found.lost), arcs
+
     async def _within_operation(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it, once more if a member vanished meanwhile, within the deadline of an operation."""
         try:

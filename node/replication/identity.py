@@ -29,6 +29,28 @@ class Identity(Message, frozen=True):
     ring: bytes
     node: bytes
     members: tuple[Identifier, ...]
+    generation: int = 0
+    """Of the ring: how often it went on by force without the nodes of the generation before."""
+    former: tuple[bytes, ...] = ()
+    """Lives that this one took over from in good order: what they held is whole."""
+    doubtful: bool = False
+    """Whether the disk may hold what lacks its last commits."""
+
+    def joining(self, ring: bytes, generation: int) -> Identity:
+        """The same life, as part of a ring."""
+        return Identity(ring, self.node, self.members, generation)
+
+    def housing(self, members: tuple[Identifier, ...]) -> Identity:
+        """The same life with these members."""
+        return Identity(self.ring, self.node, members, self.generation, self.former, self.doubtful)
+
+    def after_power_cut(self, life: bytes) -> Identity:
+        """Another life of a disk that forgot its last commits."""
+        return Identity(self.ring, life, self.members, self.generation, (), True)
+
+    def in_generation(self, generation: int, life: bytes) -> Identity:
+        """Another life of a whole disk, in a later generation of the ring."""
+        return Identity(self.ring, life, self.members, generation, (*self.former, self.node), self.doubtful)
 
 
 async def recognized(store: Store, boot: bytes, random: Random) -> Identity:
@@ -39,7 +61,11 @@ async def recognized(store: Store, boot: bytes, random: Random) -> Identity:
     if noted is None or noted == boot:
         return identity
     log.warning("the machine stopped without warning: this node takes its replicas anew from others")
-    reborn = Identity(identity.ring, random.randbytes(16), identity.members)
+    return await take_life(store, identity.after_power_cut(random.randbytes(16)))
+
+
+async def take_life(store: Store, reborn: Identity) -> Identity:
+    """Be this from now on, and no keeper that anybody counts on."""
     batch = Batch()
     batch.forget(KEEPER)
     batch.forget(BOOT)

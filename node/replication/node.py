@@ -28,6 +28,7 @@ from node.errors import (
     NotAMember,
     OutcomeUnknown,
     RingError,
+    StoreFull,
     WrongRing,
 )
 from node.eventual.commons import Commons
@@ -37,7 +38,8 @@ from node.register.acceptor import Acceptor
 from node.register.keepers import NOTHING, Keepers
 from node.register.messages import Configuration, Keeper, Record
 from node.replication import messages
-from node.replication.identity import BOOT, IDENTITY, Identity, recognized, stopped_cleanly, trust_page_cache
+from node.replication.identity import BOOT, IDENTITY, Identity, recognized, stopped_cleanly, take_life, trust_page_cache
+from node.replication.repair import Repair
 from node.settings import Settings
 from node.store.interface import Batch, Store
 from node.tasks import Tasks
@@ -83,11 +85,13 @@ class RingNode:
         self.settings = settings
         self.store = store
         self.random = random
-        self._transport = transport
+        self.transport = transport
         self._clock = clock
         self._wall = wall
         self._boot = boot
         self.tasks = Tasks()
+        self._data_tasks = Tasks(self.tasks)
+        self._zone = address.host
         self.household = Household(address, transport, settings, random, clock, self.tasks, self._ring_changed)
         self.residence = self.household.residence
         self.neighbours = self.household.neighbours
@@ -100,6 +104,8 @@ class RingNode:
         self.household.connect(self.receive)
         self.receive.connect(messages.HELLO, soon(lambda _: self._hello()))
         self.receive.connect(messages.ADOPT, self._adopted)
+        self.repair = Repair(self)
+        self.repair.connect(self.receive)
         self.keyspace: Keyspace
         self.data: Data
         """What holds this node's share: the keyspace, or the commons of an eventual ring."""
@@ -128,10 +134,10 @@ class RingNode:
         life = self.identity.node
         self._acceptor = await Acceptor.load(self.store, life, self.settings, self._clock)
         known = await Keyspace.known_record(self.store)
-        register = Keepers(self._transport, self.settings, self.random, self._clock, life, known or NOTHING)
-        resident = Resident(life, self.address, self.address.host)
-        arguments = (resident, self.store, self._transport, self.settings, self.random, self._clock, self._wall)
-        self.keyspace = Keyspace(*arguments, self.tasks, register)
+        register = Keepers(self.transport, self.settings, self.random, self._clock, life, known or NOTHING)
+        resident = Resident(life, self.address, self._zone)
+        arguments = (resident, self.store, self.transport, self.settings, self.random, self._clock, self._wall)
+        self.keyspace = Keyspace(*arguments, self._data_tasks, register)
         self.keyspace.connect(self.receive)
         self._acceptor.connect(self.receive)
         if known is not None:
@@ -146,7 +152,7 @@ class RingNode:
             self.data = self.keyspace
             return
         self.store.wait_for_disk(policy.durability == "fsync")
-        arguments = (self.household, self.store, self._transport, self.settings, self.random, self._wall, self.tasks)
+        arguments = (self.household, self.store, self.transport, self.settings, self.random, self._wall, self.tasks)
         commons = await Commons.open(*arguments, self.identity.node, policy.replicas, policy.siblings)
         commons.connect(self.receive)
         self.data = commons
@@ -161,7 +167,8 @@ class RingNode:
         if options.first == self.address:
             raise BadUsage(f"{options.first} is this node itself: give the address of another node of the ring")
         if options.zone is not None:
-            self.keyspace.resident = Resident(self.identity.node, self.address, options.zone)
+            self._zone = options.zone
+            self.keyspace.resident = Resident(self.identity.node, self.address, self._zone)
         if self.identity.ring:
             self._check_ids(options)
             await self._start_again(options)
@@ -186,7 +193,7 @@ class RingNode:
 
     async def _found(self, options: StartOptions) -> None:
         """Be a ring of one, which holds everything and keeps its map itself."""
-        self._belong_to(self.random.randbytes(16))
+        self._belong_to(self.random.randbytes(16), 0)
         self.household.found(options.id or Identifier(self.random.getrandbits(BITS)))
         policy = self._policy(options)
         await self._take_up(policy)
@@ -212,7 +219,7 @@ class RingNode:
     async def _join(self, options: StartOptions, first: Address) -> None:
         """Be part of the ring of another node."""
         hello = await self.household.insisting(partial(self._hello_of, first))
-        self._belong_to(hello.ring)
+        self._belong_to(hello.ring, hello.record.generation)
         await self._learn(hello.record, options)
         await self.household.join(hello.members[0], options.id)
         await self._fill(hello.members[0], options)
@@ -233,7 +240,7 @@ class RingNode:
 
     async def _start_again(self, options: StartOptions) -> None:
         """Rejoin: through a member that serves; or, if all of the ring is coming up again, together with the others."""
-        self._belong_to(self.identity.ring)
+        self.neighbours.ring = self.identity.ring
         note = await self.store.read_note(KNOWN)
         known = unpack(tuple[Contact, ...], note) if note else ()
         self.household.acquaintances.met(known)
@@ -266,6 +273,8 @@ class RingNode:
                 a: h for a, h in answers.items() if h and h.ring == self.identity.ring and h.node != self.identity.node
             }
             for hello in ours.values():
+                await self._heed(hello)
+            for hello in ours.values():
                 if hello.serving:
                     return hello.members[0]
             if ours:
@@ -281,9 +290,19 @@ class RingNode:
                 )
             await asyncio.sleep(self.settings.regroup * self.random.uniform(0.1, 0.3))
 
-    def _belong_to(self, ring: bytes) -> None:
+    async def _heed(self, hello: messages.Hello) -> None:
+        """Learn from a node of this ring what it knows of the map. Raises WrongRing if this one was given up."""
+        if hello.record.generation > self.identity.generation:
+            raise WrongRing(
+                "this node was given up when its ring was repaired by force: start it with an empty data directory, "
+                "and it joins anew; keep this one as long as it may hold what the ring lost"
+            )
+        if hello.record.generation == self.identity.generation:
+            await self.keyspace.cartography.learn(hello.record)
+
+    def _belong_to(self, ring: bytes, generation: int) -> None:
         self.neighbours.ring = ring
-        self.identity = Identity(ring, self.identity.node, self.identity.members)
+        self.identity = self.identity.joining(ring, generation)
 
     async def _be_seated(self, *, patient: bool) -> None:
         """Wait until the ring map has this node and it may answer. One that comes back does not wait for long: the
@@ -314,10 +333,18 @@ class RingNode:
     # -- rounds --------------------------------------------------------------------------------------------------
 
     async def _keep_acquainted(self) -> None:
-        """Look for members that vanished."""
+        """Look for members that vanished, and hear what the map is from nodes that may know another one."""
         while True:
             await asyncio.sleep(self.settings.reunion_period * self.random.uniform(0.75, 1.25))
             await self.household.reunite()
+            near = {each.address for m in self.residence.members.values() for each in m.state.successors}
+            strangers = sorted(self.keyspace.strangers(near), key=str)
+            hello = await self._hello_if_any(self.random.choice(strangers)) if strangers else None
+            if hello is not None and hello.ring == self.identity.ring and hello.node != self.identity.node:
+                try:
+                    await self._heed(hello)
+                except StoreFull as error:
+                    log.debug("%s; learning later", error)
 
     async def _keep_known(self) -> None:
         """Write down whom we know, so that a restart finds its ring."""
@@ -334,7 +361,7 @@ class RingNode:
 
     async def _remember(self) -> None:
         known = self.household.acquaintances.known()
-        self.identity = Identity(self.identity.ring, self.identity.node, tuple(self.residence.members))
+        self.identity = self.identity.housing(tuple(self.residence.members))
         batch = Batch()
         batch.note(IDENTITY, pack(self.identity))
         batch.note(KNOWN, pack(known))
@@ -377,6 +404,7 @@ class RingNode:
     async def stop(self) -> None:
         """End all rounds."""
         self.serving = False
+        await self._data_tasks.stop()
         await self.tasks.stop()
 
     def health(self) -> tuple[tuple[str, Any], ...]:
@@ -411,7 +439,7 @@ class RingNode:
         here = self.residence.first
         place = Arc(here.me.id, here.state.successor.id).middle()
         adoption = messages.Adoption(self.identity.ring, here.me, place, self._record())
-        await messages.ADOPT.ask(self._transport, address, adoption, deadline=4 * self.settings.lookup)
+        await messages.ADOPT.ask(self.transport, address, adoption, deadline=4 * self.settings.lookup)
         return Contact(place, address)
 
     def _record(self) -> Record:
@@ -431,11 +459,11 @@ class RingNode:
             raise WrongRing(
                 f"{self.address} holds {keys} keys of its own ring: put them into this one, then start it anew"
             )
-        options = StartOptions(members=len(self.residence.members), zone=self.keyspace.resident.zone)
+        options = StartOptions(members=len(self.residence.members))
         await self.stop()
         try:
             await self._begin_anew()
-            self._belong_to(adoption.ring)
+            self._belong_to(adoption.ring, adoption.record.generation)
             await self._learn(adoption.record, options)
             await self.household.join(adoption.seed, adoption.id)
             await self._fill(adoption.seed, options)
@@ -457,6 +485,24 @@ class RingNode:
             batch.forget_all(prefix)
         await self.store.commit(batch)
         await self._open_keyspace()
+
+    # -- repair by force -------------------------------------------------------------------------------------------
+
+    async def begin_generation(self, number: int) -> None:
+        """Go on as another life, whose register is yet to be founded; what is held stays, in no chain."""
+        await self._acceptor.retire()
+        await self.keyspace.held.close()
+        await self._data_tasks.stop()
+        self.identity = await take_life(self.store, self.identity.in_generation(number, self.random.randbytes(16)))
+        await self._open_keyspace()
+        self.keyspace.claim(self.residence.members)
+        self.data.begin()
+
+    async def found_register(self, record: Record) -> Record:
+        """Keep the ring map, which begins with this record, alone until other keepers are chosen."""
+        await self._acceptor.found(record)
+        await self.keyspace.cartography.learn(record)
+        return record
 
     # -- greetings -----------------------------------------------------------------------------------------------
 
