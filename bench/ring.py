@@ -35,16 +35,21 @@ class Ring:
     def __init__(self, directory: Path, *words: str) -> None:
         self.processes: list[subprocess.Popen[str]] = []
         self.port = 0
-        for n in range(3):
-            joining = ["127.0.0.1", str(self.port), "0"] if n else ["--port", "0", *words]
-            command = [sys.executable, str(ROOT / "server.py"), *joining, "--data", str(directory / str(n))]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-            self.processes.append(process)
-            assert process.stdout is not None
-            ready = process.stdout.readline().split()
-            if not ready:
-                raise SystemExit(f"a node did not start: {' '.join(command)}")
-            self.port = self.port or int(ready[1].rsplit(":", 1)[1])
+        for _ in range(3):
+            self.add(directory, *words)
+
+    def add(self, directory: Path, *words: str) -> None:
+        """One more node; it is in the ring when this returns."""
+        n = len(self.processes)
+        joining = ["127.0.0.1", str(self.port), "0"] if n else ["--port", "0", *words]
+        command = [sys.executable, str(ROOT / "server.py"), *joining, "--data", str(directory / str(n))]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self.processes.append(process)
+        assert process.stdout is not None
+        ready = process.stdout.readline().split()
+        if not ready:
+            raise SystemExit(f"a node did not start: {' '.join(command)}")
+        self.port = self.port or int(ready[1].rsplit(":", 1)[1])
 
     def whole(self) -> None:
         """Wait until every arc has its replicas."""

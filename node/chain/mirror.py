@@ -26,7 +26,7 @@ from node.data import Version
 from node.errors import Moved, OutcomeUnknown, Unreachable
 from node.identifiers import Arc
 from node.settings import Settings
-from node.store.interface import Batch, Cursor
+from node.store.interface import Batch
 from node.transport import A, Method, Q, Transport
 
 DELTA_RECORDS = 500
@@ -156,15 +156,22 @@ class Destination:
         batch = Batch()
         batch.delete_arc(self.arc)
         await self._replicas.store.commit(batch)
-        after: Cursor | None = None
-        while True:
-            pulled = await self._ask(PULL, Pull(self._name, after))
-            await self._put(pulled.records)
-            after = pulled.after
-            if after is None:
-                break
+        await self._pull_all()
         while (await self._delta(0)).left > DELTA_RECORDS:
             continue
+
+    async def _pull_all(self) -> None:
+        """Chunk after chunk, each asked for while the one before is stored."""
+        coming: asyncio.Future[Pulled] | None = asyncio.ensure_future(self._ask(PULL, Pull(self._name, None)))
+        try:
+            while coming is not None:
+                pulled = await coming
+                following = Pull(self._name, pulled.after)
+                coming = asyncio.ensure_future(self._ask(PULL, following)) if pulled.after is not None else None
+                await self._put(pulled.records)
+        finally:
+            if coming is not None:
+                coming.cancel()
 
     async def finish(self, epoch: int) -> Version:
         """The source is sealed in `epoch`: copy the rest, and be a sealed replica. How far its history goes."""
@@ -197,4 +204,4 @@ class Destination:
                 batch.delete(record.position, record.key)
             else:
                 batch.put(record.position, record.key, record.body)
-        await self._replicas.store.commit(batch)
+        await self._replicas.store.commit(batch, to_disk=False)  # what makes it a replica takes all of it to the disk

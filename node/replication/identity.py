@@ -70,7 +70,7 @@ async def take_life(store: Store, reborn: Identity) -> Identity:
     batch.forget(KEEPER)
     batch.forget(BOOT)
     batch.note(IDENTITY, pack(reborn))
-    await store.commit(batch, firmly=True)
+    await store.commit(batch, to_disk=True)
     return reborn
 
 
@@ -78,7 +78,7 @@ async def trust_page_cache(store: Store, boot: bytes) -> None:
     """From now on a commit is done when it is in the page cache, which this boot of the machine keeps."""
     batch = Batch()
     batch.note(BOOT, boot)
-    await store.commit(batch, firmly=True)
+    await store.commit(batch, to_disk=True)
     store.wait_for_disk(False)
 
 

@@ -365,7 +365,7 @@ class RingNode:
         batch = Batch()
         batch.note(IDENTITY, pack(self.identity))
         batch.note(KNOWN, pack(known))
-        await self.store.commit(batch, firmly=True)
+        await self.store.commit(batch, to_disk=True)
         self._persisted = frozenset(known)
 
     # -- going ---------------------------------------------------------------------------------------------------

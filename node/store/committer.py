@@ -35,8 +35,7 @@ class Group:
 
     steps: list[Step] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
-    firmly: bool = False
-    """To the disk, whatever is usual."""
+    to_disk: bool = False
 
 
 class Disk(Protocol):
@@ -65,17 +64,17 @@ class Committer:
         """Done means on disk, not in the page cache."""
         self._failed = False
         self._closed = False
-        self._queue: queue.SimpleQueue[tuple[Batch, bool, asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Batch, bool | None, asyncio.Future[None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
-    def commit(self, batch: Batch, *, firmly: bool = False) -> Awaitable[None]:
+    def commit(self, batch: Batch, *, to_disk: bool | None = None) -> Awaitable[None]:
         """See `Store.commit`."""
         done: asyncio.Future[None] = self._loop.create_future()
         if self._closed:
             done.set_exception(Unavailable("the store is closed"))
         else:
-            self._queue.put((Batch(batch.changes.copy()), firmly, done))
+            self._queue.put((Batch(batch.changes.copy()), to_disk, done))
         return done
 
     async def close(self) -> None:
@@ -103,11 +102,11 @@ class Committer:
             item = self._queue.get()
             if item is None:
                 return group, False
-            batch, firmly, done = item
+            batch, to_disk, done = item
             try:
                 added = steps_of(batch)
                 group.steps += added
-                group.firmly |= firmly
+                group.to_disk |= self.to_disk if to_disk is None else to_disk
                 size += sum(len(part) for step in added for part in step)
                 group.answers.append((done, None))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it is the business of who made it
@@ -123,7 +122,7 @@ class Committer:
                 self._failed = False
             if group.steps:
                 self._disk.write(group.steps)
-                self._disk.sync(self.to_disk or group.firmly)
+                self._disk.sync(group.to_disk)
         except RingError as error:
             if not self._failed:
                 log.error("a commit failed, reads go on: %s", error)

@@ -88,10 +88,10 @@ class Store(Protocol):
         the end of the process, but not of power."""
         ...
 
-    def commit(self, batch: Batch, *, firmly: bool = False) -> Awaitable[None]:
+    def commit(self, batch: Batch, *, to_disk: bool | None = None) -> Awaitable[None]:
         """Take in a batch now, in call order; the result is done once it is durable and visible to `get`.
 
-        `firmly`: it and all before it are on the disk then, whatever `wait_for_disk` says.
+        `to_disk`: whether it, and all before it, must be on the disk then, whatever `wait_for_disk` says.
         Not a coroutine, so that the order of calls is the order of commits. Raises (from the awaitable) StoreFull if
         the disk is full; then nothing of the batch was applied.
         """

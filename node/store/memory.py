@@ -98,7 +98,7 @@ class MemoryStore:
         self._latency = latency
         self._life = disk.life
         self._due = 0.0
-        self._queue: deque[tuple[Batch, bool, asyncio.Future[None]]] = deque()
+        self._queue: deque[tuple[Batch, bool | None, asyncio.Future[None]]] = deque()
         self._closed = False
         self._waits = True
 
@@ -114,7 +114,7 @@ class MemoryStore:
         """See `Store.wait_for_disk`."""
         self._waits = wanted
 
-    def commit(self, batch: Batch, *, firmly: bool = False) -> Awaitable[None]:
+    def commit(self, batch: Batch, *, to_disk: bool | None = None) -> Awaitable[None]:
         """See `Store.commit`."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
@@ -122,19 +122,19 @@ class MemoryStore:
             done.set_exception(Unavailable("the store is closed"))
             return done
         self._due = max(self._due, loop.time() + self._random.expovariate(1 / self._latency))
-        self._queue.append((Batch(batch.changes.copy()), firmly, done))
+        self._queue.append((Batch(batch.changes.copy()), to_disk, done))
         loop.call_at(self._due, self._commit_next)
         return done
 
     def _commit_next(self) -> None:
-        batch, firmly, done = self._queue.popleft()
+        batch, to_disk, done = self._queue.popleft()
         if self._disk.life != self._life:
             return
         if self._disk.full:
             if not done.done():
                 done.set_exception(StoreFull("the simulated disk is full"))
             return
-        self._disk.apply(batch, synced=firmly or self._waits)
+        self._disk.apply(batch, synced=self._waits if to_disk is None else to_disk)
         if not done.done():
             done.set_result(None)
 

@@ -130,9 +130,9 @@ class RocksStore:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def commit(self, batch: Batch, *, firmly: bool = False) -> Awaitable[None]:
+    def commit(self, batch: Batch, *, to_disk: bool | None = None) -> Awaitable[None]:
         """See `Store.commit`."""
-        return self._committer.commit(batch, firmly=firmly)
+        return self._committer.commit(batch, to_disk=to_disk)
 
     async def close(self) -> None:
         """See `Store.close`. Snapshots still open end."""
