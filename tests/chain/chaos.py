@@ -10,12 +10,14 @@ from typing import Protocol
 from node.chain.keyspace import Keyspace
 from node.codec import Address
 from node.errors import Definite, OutcomeUnknown, VersionConflict
+from node.identifiers import Identifier
 from node.settings import Settings
 from node.simulation.linearizability import CONFLICT, History, check
 from node.simulation.process import Crashed
 from node.simulation.world import Host, World
 from node.values import pack_value, unpack_value
 from tests.chain.rig import ChainRing
+from tests.simulation.rings import quick, until
 
 KEYS = 3
 
@@ -155,6 +157,31 @@ async def chaos(ring: ChainRing, hosts: list[Host], events: int, *, wipe: bool =
             await asyncio.sleep(random.uniform(0.1, 8))
             ring.world.network.heal()
         await asyncio.sleep(random.uniform(0, 4))
+
+
+SLOW, FAST = -0.1, 0.1
+"""Clocks as far apart as `lease_margin` allows for: a lease of 1.6 s less 0.3 s, at 0.9, is as long as 1.6 s at 1.1."""
+
+
+LONG_LEASES = quick(lease=8.0, lease_margin=1.5)
+"""The same in proportion; what is wrong at their ends takes long enough to be seen."""
+
+
+async def slow_tails(ring: ChainRing, hosts: list[Host], events: int) -> None:
+    """One tail after another is cut off until its lease has run out; its clock is slow, those of all others fast."""
+    position = Identifier.of_key(b"key 0")
+    for _ in range(events):
+        await until(ring.is_settled, 120, "settled")
+        tail = ring.map.at(position).tail
+        victim = next(host for host in hosts if ring.lives[host.address] == tail)
+        others = [host for host in hosts if host is not victim]
+        victim.clock.run_at(SLOW)
+        for host in others:
+            host.clock.run_at(FAST)
+        await asyncio.sleep(ring.settings.lease * ring.random.uniform(1.5, 2))
+        ring.world.network.partition([victim.address], [host.address for host in others])
+        await asyncio.sleep(ring.settings.lease * 1.5)
+        ring.world.network.heal()
 
 
 def assert_linearizable(clients: Clients) -> None:

@@ -20,6 +20,7 @@ from node.codec import unpack
 from node.data import Stored, Version
 from node.errors import Moved, NotServing
 from node.identifiers import Arc, Identifier
+from node.register.keepers import Keepers
 from node.replication import node as ring_node
 from node.replication.identity import BOOT, Identity, recognized
 from node.simulation.linearizability import Finding
@@ -82,6 +83,14 @@ async def _nobody_is_told(self: Changer, chart: Any, concerned: Any) -> None:
     return None
 
 
+_lease = Keepers.lease
+
+
+async def _as_long_as_keepers_count(self: Keepers, life: bytes, revision: int) -> float | None:
+    until = await _lease(self, life, revision)
+    return None if until is None else until + self._settings.lease_margin
+
+
 async def _as_if_power_never_failed(store: Any, boot: bytes, random: Any) -> Identity:
     return await recognized(store, await store.read_note(BOOT) or boot, random)
 
@@ -100,6 +109,7 @@ MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     "newcomer not sealed": [(Replicas, "prepare", _prepared_unsealed)],
     "no epoch check on a link": [(Chains, "_following", _any_epoch)],
     "survivors out of chain order": [(change, "_backwards", _shortest_first)],
+    "lease without a margin": [(Keepers, "lease", _as_long_as_keepers_count)],
     "a power cut goes unnoticed": [(ring_node, "recognized", _as_if_power_never_failed)],
     "what a newer map says is not heeded": [(Replicas, "supersede", lambda self, ring: None)],
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 
 from node.chain.keyspace import Keyspace
@@ -30,6 +30,11 @@ class OnPageCaches(SimulatedRing):
 
     def space(self, host: Host) -> Keyspace:
         return self.node(host).keyspace
+
+    def wall_of(self, host: Host) -> Callable[[], float]:
+        """Somebody sets it again and again: nothing depends on it."""
+        random = Random(f"wall {host.address}")
+        return lambda: host.clock() + random.uniform(-1e6, 1e6)
 
     async def write_back(self, hosts: list[Host]) -> None:
         """Kernels write their page caches to their disks, each when it likes."""

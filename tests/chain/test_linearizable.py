@@ -11,20 +11,22 @@ from node.errors import NoQuorum
 from node.identifiers import EVERYTHING
 from node.simulation.faults import CALM, LOSSY
 from node.simulation.seeds import for_each_seed
-from tests.chain.chaos import Clients, assert_linearizable, chaos
+from tests.chain import chaos as schedules
+from tests.chain.chaos import FAST, LONG_LEASES, Clients, assert_linearizable, chaos, slow_tails
 from tests.chain.power import OnPageCaches, machines_lose_power
 from tests.chain.rig import ChainRing
 from tests.simulation.rings import persistently, quick, until
 
+DRIFTING = replace(LOSSY, drift=FAST)
 SETTLED = 120.0
 """Virtual seconds in which every arc is where it should be."""
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("replicas", "seeds"), [(1, 80), (2, 98), (3, 57)])
+@pytest.mark.parametrize(("replicas", "seeds"), [(1, 80), (2, 93), (3, 47)])
 def test_nodes_one_at_a_time_crash_pause_are_cut_off_and_lose_their_disks(replicas: int, seeds: int) -> None:
     async def scenario(seed: int) -> None:
-        ring = ChainRing(seed, LOSSY, replicas=replicas)
+        ring = ChainRing(seed, DRIFTING if seed % 2 else LOSSY, replicas=replicas)
         hosts = await ring.of(5)
         await until(ring.is_settled, SETTLED, "settled")
         clients = Clients(ring, seed, rate=8)
@@ -193,6 +195,20 @@ def ring_size(seed: int) -> int:
 
 def test_batches_are_written_exactly_once_while_arcs_are_split_and_merged() -> None:
     for_each_seed(15, batches_while_arcs_change)
+
+
+def test_tails_with_slow_clocks_are_cut_off_from_nodes_with_fast_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(seed: int) -> None:
+        ring = ChainRing(seed, CALM, LONG_LEASES)
+        hosts = await ring.of(5)
+        await until(ring.is_settled, SETTLED, "settled")
+        clients = Clients(ring, seed, 4)
+        await slow_tails(ring, hosts, 1)
+        await clients.stop()
+        assert_linearizable(clients)
+
+    monkeypatch.setattr(schedules, "KEYS", 1)
+    for_each_seed(4, scenario)
 
 
 def test_machines_that_lose_power_one_at_a_time_lose_nothing_acknowledged() -> None:

@@ -15,7 +15,7 @@ import pytest
 from node.simulation.faults import CALM, LOSSY, Faults
 from node.simulation.seeds import seeds
 from tests.chain import chaos as schedules
-from tests.chain.chaos import Clients, assert_linearizable, chaos
+from tests.chain.chaos import LONG_LEASES, Clients, assert_linearizable, chaos, slow_tails
 from tests.chain.mutants import MUTANTS, first_seed_that_catches
 from tests.chain.power import machines_lose_power
 from tests.chain.rig import SETTINGS, ChainRing, SlowStore
@@ -32,6 +32,7 @@ class Aim:
     lives_are_kept: bool = False
     newcomers: bool = False
     power: bool = False
+    clocks: bool = False
 
 
 AIMS = {
@@ -40,6 +41,7 @@ AIMS = {
     "no session table": Aim(20),
     "no copy to a newcomer": Aim(20),
     "survivors out of chain order": Aim(20),
+    "lease without a margin": Aim(20, CALM, clocks=True),
     "a power cut goes unnoticed": Aim(20, power=True),
     "no seal": Aim(20, CALM, newcomers=True),
     "store id ignored": Aim(400, lives_are_kept=True),
@@ -69,12 +71,16 @@ def assert_caught(name: str, aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:
             await machines_lose_power(seed, 3)
             return
         settings = replace(SETTINGS, lease=8.0, settle_period=1.0) if aim.newcomers else SETTINGS
+        if aim.clocks:
+            settings = LONG_LEASES
         ring = ChainRing(seed, aim.faults, settings)
         ring.lives_are_kept = aim.lives_are_kept
         hosts = await ring.of(5)
         await until(ring.is_settled, 60, "settled")
-        clients = Clients(ring, seed, 12 if aim.newcomers else 6)
-        if aim.newcomers:
+        clients = Clients(ring, seed, 12 if aim.newcomers else 4 if aim.clocks else 6)
+        if aim.clocks:
+            await slow_tails(ring, hosts, 1)
+        elif aim.newcomers:
             for _ in range(6):
                 await asyncio.sleep(ring.random.uniform(0, 15))
                 if ring.is_settled():
@@ -88,7 +94,7 @@ def assert_caught(name: str, aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:
         assert_linearizable(clients)
 
     monkeypatch.setattr(SlowStore, "stalls", aim.stalls)
-    if aim.newcomers:
+    if aim.newcomers or aim.clocks:
         monkeypatch.setattr(schedules, "KEYS", 1)
     caught = first_seed_that_catches(name, scenario, seeds(aim.within))
     assert caught is not None, f"{name}: not caught within {aim.within} seeds"

@@ -172,8 +172,9 @@ class SimulatedRing(Ring):
 
     async def _boot(self, host: Host, first: Host | None, members: int) -> None:
         store = MemoryStore(host.disk, host.random)
+        clock, wall, boot = host.clock, self.wall_of(host), self.boot_of(host)
         node = await WatchedNode.open(
-            host.address, store, host.transport, self.settings, host.random, host.clock, host.clock, self.boot_of(host)
+            host.address, store, host.transport, self.settings, host.random, clock, wall, boot
         )
         assert isinstance(node, WatchedNode)
         node.watch = self.changed
@@ -182,6 +183,10 @@ class SimulatedRing(Ring):
         host.listen(node.receive)
         options = self.policy if first is None else StartOptions(first=first.address)
         await node.start(replace(options, members=members))
+
+    def wall_of(self, host: Host) -> Callable[[], float]:
+        """The time of day there."""
+        return host.clock
 
     def boot_of(self, host: Host) -> bytes:
         """What the kernel there calls the time since the machine was switched on."""
