@@ -90,6 +90,7 @@ class Keyspace:
         receive.connect(m.SEAL, self.chains.seal)
         receive.connect(m.BEGIN, self._source.begin)
         receive.connect(m.PULL, self._source.pull)
+        receive.connect(m.SUM, self._source.sum)
         receive.connect(m.DELTA, self._source.delta)
         receive.connect(m.NEWS, self.cartography.learn)
         receive.connect(m.DIGEST, self.chains.digest)

@@ -198,6 +198,13 @@ class Pulled(Message, frozen=True):
     after: Cursor | None
 
 
+class Summed(Message, frozen=True):
+    """A fingerprint of the next records, and where to go on; None at the end."""
+
+    digest: bytes
+    after: Cursor | None
+
+
 class Delta(Message, frozen=True):
     """What changed meanwhile, chunk `number`; with `sealed` not 0, all of it, from a replica sealed in that epoch."""
 
@@ -261,6 +268,7 @@ STILL: Method[Still, None] = Method("chain.still", Still, type(None))
 SEAL: Method[Seal, Sealed] = Method("chain.seal", Seal, Sealed)
 BEGIN: Method[BeginMirror, bytes] = Method("chain.mirror", BeginMirror, bytes)
 PULL: Method[Pull, Pulled] = Method("chain.pull", Pull, Pulled)
+SUM: Method[Pull, Summed] = Method("chain.sum", Pull, Summed)
 DELTA: Method[Delta, Changes] = Method("chain.delta", Delta, Changes)
 WATCH: Method[Watching, Watched] = Method("chain.watch", Watching, Watched)
 NEWS: Method[Record, None] = Method("chain.news", Record, type(None))

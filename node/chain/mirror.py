@@ -1,32 +1,49 @@
 """Copies of an arc for a newcomer to its chain, while it is read and written.
 
     begin   the source watches which keys are written from now on
-    pull    bounded chunks, each from a snapshot of its moment; a cursor makes a chunk repeatable
+    sum     fingerprints of bounded chunks: what the newcomer has already is passed over
+    pull    the other chunks, each from a snapshot of its moment; a cursor makes a chunk repeatable
     delta   what was written behind the cursor meanwhile, until little is left
     finish  the source is sealed; the last changes, and how far its history goes: now the copy is its equal
 
-The newcomer's old records of the arc go once there is a source, and it stands for nothing until it is finished.
+The newcomer stands for nothing from the moment there is a source until it is finished. What it has of the arc, from an
+earlier replica or a copy that broke off, is no more than records that may be right.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 
 from msgspec.structs import replace
 
-from node.chain.messages import BEGIN, DELTA, NEVER, PULL, BeginMirror, Change, Changes, Delta, Logged, Pull, Pulled
+from node.chain.messages import (
+    BEGIN,
+    DELTA,
+    NEVER,
+    PULL,
+    SUM,
+    BeginMirror,
+    Change,
+    Changes,
+    Delta,
+    Logged,
+    Pull,
+    Pulled,
+    Summed,
+)
 from node.chain.replica import Replica, Watch
 from node.chain.replicas import Replicas
 from node.chain.ring_map import Life
-from node.codec import Address
+from node.codec import Address, pack
 from node.data import Version
 from node.errors import Moved, OutcomeUnknown, Unreachable
 from node.identifiers import Arc
 from node.settings import Settings
-from node.store.interface import Batch
+from node.store.interface import Batch, Cursor, Record, Snapshot
 from node.transport import A, Method, Q, Transport
 
 DELTA_RECORDS = 500
@@ -70,13 +87,21 @@ class Source:
 
     async def pull(self, request: Pull) -> Pulled:
         """The next chunk of the arc."""
+        records, after = await self._chunk(request)
+        return Pulled(tuple(Change(record.position, record.key, record.body) for record in records), after)
+
+    async def sum(self, request: Pull) -> Summed:
+        """A fingerprint of what `pull` would answer."""
+        records, after = await self._chunk(request)
+        return Summed(fingerprint(records), after)
+
+    async def _chunk(self, request: Pull) -> tuple[list[Record], Cursor | None]:
         mirror = self._mirror(request.mirror)
         snapshot = await self._replicas.store.snapshot()
         try:
-            records, after = await snapshot.scan(mirror.replica.arc, request.after, self._settings.chunk)
+            return await snapshot.scan(mirror.replica.arc, request.after, self._settings.chunk)
         finally:
             await snapshot.close()
-        return Pulled(tuple(Change(record.position, record.key, record.body) for record in records), after)
 
     async def delta(self, request: Delta) -> Changes:
         """The next changed records; once sealed, all of them and how far they go. Repeatable by number."""
@@ -129,6 +154,14 @@ class Source:
                 del self._mirrors[name]
 
 
+def fingerprint(records: Iterable[Record]) -> bytes:
+    """Of records in their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for record in records:
+        digest.update(pack((record.position, record.key, record.body)))
+    return digest.digest()
+
+
 def _for_copy(logged: Logged, stable: Version) -> Logged:
     """What a newcomer needs of a log: of what is stable only the operations."""
     return replace(logged, names=logged.names if logged.version > stable else ())
@@ -152,11 +185,13 @@ class Destination:
     async def copy(self) -> None:
         """Copy until little is left to copy. Raises Moved, and RingErrors of the network: begin again."""
         self._name = await self._ask(BEGIN, BeginMirror(self.arc, self._replicas.life))
-        await self._replicas.retire(self.arc)  # not before: where nobody has the arc, this may be what is left of it
-        batch = Batch()
-        batch.delete_arc(self.arc)
-        await self._replicas.store.commit(batch)
-        await self._pull_all()
+        await self._replicas.release(self.arc)  # not before: where nobody has the arc, this may be what is left of it
+        mine = await self._replicas.store.snapshot()
+        try:
+            some, _ = await mine.scan(self.arc, None, 1)
+            await (self._put_right(mine) if some else self._pull_all())
+        finally:
+            await mine.close()
         while (await self._delta(0)).left > DELTA_RECORDS:
             continue
 
@@ -172,6 +207,42 @@ class Destination:
         finally:
             if coming is not None:
                 coming.cancel()
+
+    async def _put_right(self, mine: Snapshot) -> None:
+        """Chunk after chunk, pulled where what is here is something else. Equal records make equal chunks."""
+        after: Cursor | None = None
+        while True:
+            theirs, (records, until) = await asyncio.gather(
+                self._ask(SUM, Pull(self._name, after)), mine.scan(self.arc, after, self._settings.chunk)
+            )
+            if self._differ(theirs, Summed(fingerprint(records), until)):
+                pulled = await self._ask(PULL, Pull(self._name, after))
+                await self._remove(mine, after, pulled)
+                await self._put(pulled.records)
+                after = pulled.after
+            else:
+                after = theirs.after
+            if after is None:
+                return
+
+    @staticmethod
+    def _differ(theirs: Summed, mine: Summed) -> bool:
+        return theirs != mine
+
+    async def _remove(self, mine: Snapshot, after: Cursor | None, pulled: Pulled) -> None:
+        """Remove what is here, and not there, of what was pulled."""
+        there = {(record.position, record.key) for record in pulled.records}
+        last = None if pulled.after is None else self._place(pulled.after)
+        going_on = True
+        while going_on:
+            records, after = await mine.scan(self.arc, after, self._settings.chunk)
+            here = [record for record in records if last is None or self._place(record) <= last]
+            await self._put(Change(r.position, r.key, None) for r in here if (r.position, r.key) not in there)
+            going_on = after is not None and len(here) == len(records)
+
+    def _place(self, of: Record | Cursor) -> tuple[int, bytes]:
+        """Where it stands in the arc, clockwise from its start."""
+        return Arc(self.arc.start, of.position).width, of.key
 
     async def finish(self, epoch: int) -> Version:
         """The source is sealed in `epoch`: copy the rest, and be a sealed replica. How far its history goes."""

@@ -160,6 +160,21 @@ class Replicas:
             for replica in closed:
                 await replica.at_rest()
 
+    async def begin_empty(self, arc: Arc, epoch: int) -> None:
+        """Be a sealed replica of an arc, frozen in `epoch`, that holds nothing."""
+        async with self._one_step:
+            batch = Batch()
+            batch.delete_arc(arc)
+            await self._become(self.within(arc), [ReplicaState(arc, 0, (), epoch, (epoch, 0))], batch)
+
+    async def release(self, arc: Arc) -> None:
+        """Stand for nothing of an arc any more; its records stay until a copy has put them right, or the next start."""
+        async with self._one_step:
+            for part in [part for replica in self.within(arc) for part in replica.arc.intersect(arc)]:
+                replica = await self._exactly(part)
+                await replica.at_rest()
+                await self._become([replica], [])
+
     async def retire(self, arc: Arc) -> None:
         """Hold nothing of an arc any more."""
         async with self._one_step:

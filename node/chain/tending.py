@@ -173,12 +173,13 @@ class Tending:
     # -- the rest ------------------------------------------------------------------------------------------------------
 
     async def _retire(self, ring: RingMap) -> None:
-        """Let go of what newer epochs hold without this node."""
+        """Let go of what newer epochs hold without this node, unless it will be of use when this node enters again."""
         for replica in self._replicas:
             for entry in ring.within(replica.arc):
                 over = entry.epoch > max(replica.state.epoch, replica.state.sealed)
                 copying = any(arc.intersect(replica.arc) for arc in self._copying)
-                if over and self._life not in entry.chain and not copying:
+                useful = self._life in entry.chain or self._life in ring.wanted(entry.arc)
+                if over and not useful and not copying:
                     await self._attempt(self._replicas.retire(entry.arc))
 
     async def _tend_keepers(self, ring: RingMap) -> None:

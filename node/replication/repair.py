@@ -97,7 +97,7 @@ class Repair:
             for arc in question.held:
                 await self._node.keyspace.held.restore(arc, question.epoch)
             for arc in question.empty:
-                await self._node.keyspace.held.prepare(arc, question.epoch, (question.epoch, 0), ())
+                await self._node.keyspace.held.begin_empty(arc, question.epoch)
 
     # -- leading -----------------------------------------------------------------------------------------------------
 

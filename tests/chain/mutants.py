@@ -106,6 +106,7 @@ MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     "store id ignored": [(Replicas, "_exactly", _empty_if_lost)],
     "no session table": [(Replica, "remembers", _nothing_remembered)],
     "no copy to a newcomer": [(Destination, "_put", _not_put)],
+    "what a newcomer has is taken for right": [(Destination, "_differ", staticmethod(lambda theirs, mine: False))],
     "newcomer not sealed": [(Replicas, "prepare", _prepared_unsealed)],
     "no epoch check on a link": [(Chains, "_following", _any_epoch)],
     "survivors out of chain order": [(change, "_backwards", _shortest_first)],

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from node.codec import unpack
+from node.data import Stored
 from node.errors import NoQuorum
-from node.identifiers import EVERYTHING
+from node.identifiers import EVERYTHING, Identifier
 from node.simulation.faults import CALM, LOSSY
 from node.simulation.seeds import for_each_seed
 from tests.chain import chaos as schedules
@@ -61,6 +63,39 @@ def test_a_dead_node_is_done_without_and_comes_back() -> None:
             assert stored is not None and stored.value == value
 
     for_each_seed(10, scenario)
+
+
+def test_a_node_that_was_away_shortly_copies_only_what_it_lacks() -> None:
+    async def scenario(seed: int) -> None:
+        ring = ChainRing(seed, CALM, quick(chunk=150))
+        hosts = await ring.of(4)
+        await until(ring.is_settled, SETTLED, "settled")
+        keys = [b"key %d" % n for n in range(200)]
+        for key in keys:
+            await ring.space(hosts[0]).operations.put(key, b"old")
+        ring.crash(hosts[3])
+        changed = ring.random.sample(keys, 8)
+        for key in changed[:4]:
+            await persistently(lambda key=key: ring.space(hosts[0]).operations.put(key, b"new"))
+        for key in changed[4:]:
+            await persistently(lambda key=key: ring.space(hosts[0]).operations.delete(key))
+        before = ring.world.network.served.copy()
+        await ring.start(hosts[3])
+        await until(ring.is_settled, SETTLED, "settled again")
+        summed, pulled = (ring.world.network.served[name] - before[name] for name in ("chain.sum", "chain.pull"))
+        assert summed > 20, "it had much"
+        assert pulled < summed / 2
+        for host in hosts[:3]:
+            ring.crash(host)
+        replicas = list(ring.space(hosts[3]).held)
+        for key in keys:
+            position = Identifier.of_key(key)
+            if any(position in replica.arc for replica in replicas):
+                body = await ring.space(hosts[3]).held.store.get(position, key)
+                value = unpack(Stored, body).value if body is not None else None
+                assert value == (b"old" if key not in changed else b"new" if key in changed[:4] else None)
+
+    for_each_seed(2, scenario)
 
 
 def test_one_client_alone_is_not_held_up_by_nodes_that_join() -> None:

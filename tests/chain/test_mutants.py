@@ -40,6 +40,7 @@ AIMS = {
     "survivors not all sealed": Aim(40),
     "no session table": Aim(20),
     "no copy to a newcomer": Aim(20),
+    "what a newcomer has is taken for right": Aim(20),
     "survivors out of chain order": Aim(20),
     "lease without a margin": Aim(20, CALM, clocks=True),
     "a power cut goes unnoticed": Aim(20, power=True),
