@@ -9,6 +9,7 @@ from typing import Protocol
 
 from node.chain.ring_map import RingMap
 from node.codec import pack, unpack
+from node.errors import WrongRing
 from node.register.messages import Keeper, Record
 
 
@@ -56,6 +57,8 @@ class Cartography:
         self._adopt = adopt
         self._one = asyncio.Lock()
         self.chart: Chart | None = None
+        self.generation = 0
+        """The latest that this node is part of: a map of a later one was made without it."""
 
     @property
     def ring(self) -> RingMap | None:
@@ -68,7 +71,12 @@ class Cartography:
         return self.chart.record.revision if self.chart is not None else 0
 
     async def learn(self, record: Record) -> None:
-        """Take a committed map, if it is newer."""
+        """Take a committed map, if it is newer. Raises WrongRing if this node was given up before it was made."""
+        if record.generation > self.generation:
+            raise WrongRing(
+                "this node was given up when its ring was repaired by force: start it with an empty data directory, "
+                "and it joins anew; keep this one as long as it may hold what the ring lost"
+            )
         async with self._one:
             if record.revision > self.revision:
                 chart = Chart(record, unpack(RingMap, record.value))

@@ -75,6 +75,8 @@ class Finding(Message, frozen=True):
 
 SURVEY: Method[None, Holdings] = Method("repair.survey", type(None), Holdings)
 BEGIN_GENERATION: Method[Generation, Holdings] = Method("repair.generation", Generation, Holdings)
+COUNT: Method[Arc, int] = Method("repair.count", Arc, int)
+"""How many keys the store has there, whatever they count for."""
 RESTORE: Method[Restore, None] = Method("repair.restore", Restore, type(None))
 
 

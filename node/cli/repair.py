@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from node.cli.arguments import FAILED, AddressType, run_loop
+from node.cli.output import print_table
 from node.codec import Address
 from node.settings import Settings
 
@@ -50,10 +51,11 @@ async def repair(node: Address, yes: bool) -> int:
 def show(given_up: tuple[Any, ...], arcs: tuple[Any, ...]) -> None:
     """What would be given up, and what is left."""
     print(f"to be given up for good: {' '.join(f'{ip}:{port}' for ip, port in given_up) or 'no node'}")
-    print(f"{'arc':20}{'keys':>10}  {'goes on with':44}")
-    for start, end, keys, where, problem in arcs:
-        places = " ".join(f"{ip}:{port}" for ip, port in where)
-        print(f"{f'{start[:8]}..{end[:8]}':20}{keys:>10,}  {places:44}{problem}".rstrip())
+    rows = [
+        (f"{start[:8]}..{end[:8]}", keys, " ".join(f"{ip}:{port}" for ip, port in where), problem)
+        for start, end, keys, where, problem in arcs
+    ]
+    print_table(["arc", "keys", "goes on with", "what may be lost"], rows)
 
 
 def _plural(count: int, noun: str) -> str:

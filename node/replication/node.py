@@ -138,6 +138,7 @@ class RingNode:
         resident = Resident(life, self.address, self._zone)
         arguments = (resident, self.store, self.transport, self.settings, self.random, self._clock, self._wall)
         self.keyspace = Keyspace(*arguments, self._data_tasks, register)
+        self.keyspace.cartography.generation = self.identity.generation
         self.keyspace.connect(self.receive)
         self._acceptor.connect(self.receive)
         if known is not None:
@@ -273,7 +274,7 @@ class RingNode:
                 a: h for a, h in answers.items() if h and h.ring == self.identity.ring and h.node != self.identity.node
             }
             for hello in ours.values():
-                await self._heed(hello)
+                await self.keyspace.cartography.learn(hello.record)
             for hello in ours.values():
                 if hello.serving:
                     return hello.members[0]
@@ -290,19 +291,10 @@ class RingNode:
                 )
             await asyncio.sleep(self.settings.regroup * self.random.uniform(0.1, 0.3))
 
-    async def _heed(self, hello: messages.Hello) -> None:
-        """Learn from a node of this ring what it knows of the map. Raises WrongRing if this one was given up."""
-        if hello.record.generation > self.identity.generation:
-            raise WrongRing(
-                "this node was given up when its ring was repaired by force: start it with an empty data directory, "
-                "and it joins anew; keep this one as long as it may hold what the ring lost"
-            )
-        if hello.record.generation == self.identity.generation:
-            await self.keyspace.cartography.learn(hello.record)
-
     def _belong_to(self, ring: bytes, generation: int) -> None:
         self.neighbours.ring = ring
         self.identity = self.identity.joining(ring, generation)
+        self.keyspace.cartography.generation = generation
 
     async def _be_seated(self, *, patient: bool) -> None:
         """Wait until the ring map has this node and it may answer. One that comes back does not wait for long: the
@@ -342,7 +334,7 @@ class RingNode:
             hello = await self._hello_if_any(self.random.choice(strangers)) if strangers else None
             if hello is not None and hello.ring == self.identity.ring and hello.node != self.identity.node:
                 try:
-                    await self._heed(hello)
+                    await self.keyspace.cartography.learn(hello.record)
                 except StoreFull as error:
                     log.debug("%s; learning later", error)
 

@@ -10,7 +10,7 @@ what they acknowledged: nobody else knows that they do not come back.
     found       a new register with a map of the survivors, whose revisions are beyond all that the old one can reach
     tell        the survivors. They learn it too from whomever they meet
 
-Who meets a later generation than his own was given up: he says so and ends (`RingNode`). Nothing here is done without a
+Who meets a map of a later generation than his own was given up: he says so and ends. Nothing here is done without a
 person who was told what may be lost. It can be broken off and begun again at any step.
 """
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from node.chain import salvage
 from node.chain.cartography import Chart
-from node.chain.messages import COUNT, NEWS
+from node.chain.messages import NEWS
 from node.chain.ring_map import Life, Resident, RingMap
 from node.chain.salvage import Finding, Generation, Holdings, Restore
 from node.codec import Address, pack, unpack
@@ -66,6 +66,7 @@ class Repair:
         receive.connect(salvage.SURVEY, self._survey)
         receive.connect(salvage.BEGIN_GENERATION, self._begin_generation)
         receive.connect(salvage.RESTORE, self._restore)
+        receive.connect(salvage.COUNT, self._node.store.count)
 
     # -- taking part -------------------------------------------------------------------------------------------------
 
@@ -175,7 +176,7 @@ class Repair:
         return Prospect(salvage.token(lost, found), tuple(dict.fromkeys(each.address for each in lost)), arcs)
 
     async def _count(self, finding: Finding, at: Resident) -> int:
-        return 0 if finding.problem == salvage.LOST else await self._ask(at, COUNT, finding.arc)
+        return 0 if finding.problem == salvage.LOST else await self._ask(at, salvage.COUNT, finding.arc)
 
     async def _restored(self, resident: Resident, found: tuple[Finding, ...], epoch: int) -> None:
         mine = [each for each in found if resident.life in each.chain]

@@ -32,7 +32,7 @@ class OnPageCaches(SimulatedRing):
         return self.node(host).keyspace
 
     def wall_of(self, host: Host) -> Callable[[], float]:
-        """Somebody sets it again and again: nothing depends on it."""
+        """Somebody sets it again and again: nothing but the end of values with a time to live depends on it."""
         random = Random(f"wall {host.address}")
         return lambda: host.clock() + random.uniform(-1e6, 1e6)
 
