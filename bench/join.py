@@ -7,7 +7,6 @@ as what the newcomer takes over goes from one process to another over a socket, 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import multiprocessing
 import os
 import random
@@ -21,27 +20,25 @@ from pathlib import Path
 import rpyc
 import uvloop
 
-from bench.ring import IN_FLIGHT, Ring
+from bench.ring import Ring
+from node.client.ring import AsyncRing
 from node.identifiers import Identifier
-from node.remote.pool import connect
-from node.settings import MIB, Settings
+from node.settings import MIB
 
 SAMPLE = 40
+BATCH = 2 * MIB
+"""Bytes of values put at a time."""
 
 
 def load(port: int, count: int, size: int) -> float:
     """Put so many values; seconds it took."""
 
     async def run() -> None:
-        connection = await connect("127.0.0.1", port, Settings(), deadline=5.0)
-        numbers = iter(range(count))
-
-        async def worker() -> None:
-            for n in numbers:
-                await connection.call("put", f"key {n}", random.randbytes(size), deadline=60.0)
-
-        await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
-        connection.close()
+        step = max(1, BATCH // size)
+        async with await AsyncRing.connect(f"127.0.0.1:{port}", timeout=60.0) as ring:
+            for first in range(0, count, step):
+                numbers = range(first, min(first + step, count))
+                await ring.put_many({f"key {n}": random.randbytes(size) for n in numbers})
 
     began = time.perf_counter()
     uvloop.run(run())
@@ -102,6 +99,12 @@ def peak(pid: int) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+def spent(pid: int) -> float:
+    """Seconds of processor time that a process used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _received(port: int, path: str) -> None:
     with socket.create_connection(("127.0.0.1", port)) as line, open(path, "wb") as file:
         while chunk := line.recv(MIB):
@@ -150,12 +153,15 @@ def main() -> None:
                 client.start()
             time.sleep(1)
             sample = [f"key {n}" for n in random.sample(range(count), SAMPLE)]
+            before = sum(spent(process.pid) for process in ring.processes)
             began = time.perf_counter()
             ring.add(directory)
             ready = time.perf_counter() - began
             while not whole(ring.port, sample, 4):
                 time.sleep(0.2)
             taken = time.perf_counter() - began
+            newcomer = spent(ring.processes[3].pid)
+            others = sum(spent(process.pid) for process in ring.processes[:3]) - before
             for client in clients:
                 client.going_on = False
             for client in clients:
@@ -163,6 +169,7 @@ def main() -> None:
             moved = 3 / 4 * count * wanted.value
             print(f"ready after {ready:.1f} s, all taken over after {taken:.1f} s: {moved / 1e6:,.0f} MB, ", end="")
             print(f"{moved / (taken - ready) / 1e6:.0f} MB/s")
+            print(f"processor time: the newcomer {newcomer:.1f} s, the others together {others:.1f} s, clients served")
             times = sorted(each for client in clients for each in client.taken)
             errors = [error for client in clients for error in client.errors]
             p50, p99, most = (1000 * times[int(share * (len(times) - 1))] for share in (0.5, 0.99, 1))
