@@ -189,7 +189,8 @@ class Tending:
             return
         now = chart.record.configuration
         known = [keeper.life for keeper in now.keepers if ring.resident(keeper.life) is not None]
-        alive = [life for life in known if self._pulse.seems_alive(life)]
+        seated = (seat.life for seat in ring.seats)  # where every keeper has left, one of those that stay sees to it
+        alive = [life for life in known or seated if self._pulse.seems_alive(life)]
         wanted = self._wanted_keepers(ring, now.keepers)
         if alive[:1] == [self._life] and wanted and (now.following or set(wanted) != set(now.keepers)):
             await self._attempt(self._cartography.replace_keepers(chart, wanted))
