@@ -16,7 +16,14 @@ PATIENCE = 600.0
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--node", type=AddressType(), required=True, metavar="HOST:PORT", help="A node that is left.")
+@click.option(
+    "--node",
+    type=AddressType(),
+    required=True,
+    envvar="RPYCHORD_NODE",
+    metavar="HOST:PORT",
+    help="A node that is left.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask: do it, whatever is lost.")
 def command(node: Address, yes: bool) -> int:
     """Go on without most keepers of the ring map, which are lost for good.
