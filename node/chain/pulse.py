@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 
 from node.chain.cartography import Cartography
 from node.chain.messages import ALIVE, Sign
 from node.chain.ring_map import Life, Resident
-from node.errors import RingError
+from node.errors import RingError, StoreFull
 from node.settings import Settings
 from node.transport import Transport
+
+log = logging.getLogger(__name__)
 
 MISSES = 2
 """Answers in a row that must be missing before a node seems dead."""
@@ -43,7 +46,10 @@ class Pulse:
         except RingError:
             sign = Sign(b"", None)
         if sign.news is not None:
-            await self._cartography.learn(sign.news)
+            try:
+                await self._cartography.learn(sign.news)
+            except StoreFull as error:
+                log.debug("a newer map was not noted: %s", error)
         if sign.life == life:
             self._missed.pop(life, None)
             self._silent_since.pop(life, None)
