@@ -20,9 +20,12 @@ VOLUME = 1 * MIB
 
 def portions(things: Iterable[T], size_of: Callable[[T], int]) -> list[list[T]]:
     """Things as they go into one question each: not too many, and not too large together."""
+    listed = list(things)
+    if len(listed) <= MOST and sum(map(size_of, listed)) <= VOLUME:
+        return [listed] if listed else []
     made: list[list[T]] = []
     size = 0
-    for thing in things:
+    for thing in listed:
         if not made or len(made[-1]) == MOST or size + size_of(thing) > VOLUME:
             made.append([])
             size = 0

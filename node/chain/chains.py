@@ -85,7 +85,10 @@ class Chains:
             await replica.reached(lambda: replica.is_durable(names))  # what was read may be on its way to the disk
         self._check_answers(replica, replica.is_tail)
         self.traffic.straight += 1
-        return tuple(self._stored(body) for body in _fitting(bodies))
+        stored = tuple(unpack(Stored, body) if body is not None else None for body in _fitting(bodies))
+        if any(each is not None and each.expires for each in stored):
+            stored = tuple(map(self._living, stored))
+        return stored
 
     async def scan(self, question: Scan) -> Scanned:
         """The first records of an arc, as of one moment. Raises Moved, NotServing."""

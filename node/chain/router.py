@@ -282,7 +282,7 @@ class Router:
         answers: list[tuple[Sequence[Placed[T]], A]] = []
         attempt = 0
         while placed:
-            if len(placed) > 1 and len(groups := self._grouped(placed)) > 1:
+            if attempt and len(placed) > 1 and len(groups := self._grouped(placed)) > 1:
                 apart = await all_of(self._run(errand, group, more, unknown) for group in groups)
                 return answers + [answer for part in apart for answer in part]
             try:
