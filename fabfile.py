@@ -1,0 +1,102 @@
+"""Deploy a ring: `fab setup_servers run_server run_servers the_special`. Hosts are in hosts.toml.
+
+See docs/operations.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fabric import task
+
+from node.deploy import inventory
+from node.deploy.fleet import Fleet, report
+from node.deploy.installing import install, remove
+from node.deploy.running import renew, run_first, run_others, stop
+from node.deploy.telling import run_special, show_logs, show_status, uptimes
+from node.errors import BadUsage
+
+TREE = Path(__file__).resolve().parent
+
+
+def fleet(c):
+    """The hosts that a task of this line is for."""
+    return Fleet(inventory.read(TREE), c.config, c.config.named_hosts, c.config.failed_hosts)
+
+
+@task(help={"offline": "do not look for a package index on the hosts, send wheels from here"})
+def setup_servers(c, offline=False):
+    """Install this tree on every host; a host that has it already is left as it is."""
+    report("setup", install(fleet(c), TREE, offline=offline))
+
+
+@task
+def run_server(c):
+    """Start the first node, and return when it serves."""
+    report("run", run_first(fleet(c)))
+
+
+@task
+def run_servers(c):
+    """Start the other nodes, and return when the ring lists them all."""
+    report("run", run_others(fleet(c)))
+
+
+@task
+def stop_servers(c):
+    """Have every node hand over and end; the data stays."""
+    report("stop", stop(fleet(c)))
+
+
+@task
+def restart_servers(c):
+    """Stop every node, then start them all. For a ring that goes on meanwhile: update_servers."""
+    hosts = fleet(c)
+    report("stop", stop(hosts))
+    report("run", run_first(hosts))
+    report("run", run_others(hosts))
+
+
+@task(help={"offline": "as for setup_servers"})
+def update_servers(c, offline=False):
+    """Install this tree and restart one node after the other, each when the ring is whole."""
+    hosts = fleet(c)
+    installed = install(hosts, TREE, offline=offline)
+    report("setup", installed)
+    report("update", renew(hosts, [each.host for each in installed]))
+
+
+@task(help={"file": "the input file, input.txt unless said otherwise"})
+def the_special(c, file=str(TREE / "input.txt")):
+    """Run main.py with an input file on the first host; exits as it does."""
+    run_special(fleet(c), Path(file))
+
+
+@task
+def status(c):
+    """Show the ring, the state of its replicas, and what runs on each host."""
+    show_status(fleet(c))
+
+
+@task(help={"lines": "how many of the last lines", "follow": "go on until Ctrl-C"})
+def logs(c, lines=20, follow=False):
+    """Show the last lines of each node's log."""
+    report("logs", show_logs(fleet(c), lines, follow=follow))
+
+
+@task
+def uptime(c):
+    """Show how long each node and its host have been up."""
+    report("uptime", uptimes(fleet(c)))
+
+
+@task(help={"yes": "do not ask"})
+def destroy(c, yes=False):
+    """Stop every node and remove the installation and all data."""
+    hosts = fleet(c)
+    if not yes and not sys.stdin.isatty():
+        raise BadUsage("destroy removes all data: say --yes")
+    if not yes and input(f"Remove the ring and all its data on {', '.join(hosts.hosts)}? Type yes: ") != "yes":
+        raise BadUsage("nothing was removed")
+    report("destroy", remove(hosts))

@@ -1,0 +1,1 @@
+"""What runs on a host, and not where it is deployed from: installing, starting, watching, telling."""

@@ -1,0 +1,90 @@
+"""Where things are in the directory of an installation."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The directory that `setup_servers` made on this host."""
+
+    base: Path
+
+    @classmethod
+    def here(cls) -> Layout:
+        """The one this program was installed in: base/releases/NAME/venv."""
+        return cls(Path(sys.prefix).resolve().parents[2])
+
+    @property
+    def release(self) -> Path:
+        """The release that is in use from now on."""
+        return (self.base / "current").resolve()
+
+    @property
+    def data(self) -> Path:
+        """The data directory of the node."""
+        return self.base / "data"
+
+    @property
+    def log(self) -> Path:
+        """What the node and its supervisor say."""
+        return self.base / "log" / "node.log"
+
+    @property
+    def orders(self) -> Path:
+        """What the supervisor is to run. Readable by its owner only: there may be a token in it."""
+        return self.base / "run" / "orders.json"
+
+    @property
+    def state(self) -> Path:
+        """How the node under the supervisor fares."""
+        return self.base / "run" / "state.json"
+
+    @property
+    def pid(self) -> Path:
+        """Locked by the supervisor as long as it runs."""
+        return self.base / "run" / "supervisor.pid"
+
+    @property
+    def has_data(self) -> bool:
+        """Whether a node has been here before."""
+        return self.data.is_dir() and any(self.data.iterdir())
+
+    @contextmanager
+    def alone(self, patience: float = 120.0) -> Iterator[None]:
+        """Keep other deployments out meanwhile."""
+        with (self.base / ".lock").open("a") as file:
+            deadline = time.monotonic() + patience
+            while not locked(file.fileno()):
+                if time.monotonic() > deadline:
+                    raise SystemExit(f"another deployment has been at work in {self.base} for {patience:.0f} s")
+                time.sleep(0.1)
+            yield
+
+
+def locked(descriptor: int) -> bool:
+    """Take the lock of an open file, unless another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_privately(path: Path, text: str) -> None:
+    """Replace a file by one that only its owner can read, in one step."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    half = path.with_suffix(".new")
+    with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)

@@ -1,0 +1,118 @@
+"""Keeps one node running: starts it again whenever it fails, and writes down what it says.
+
+Waits longer after each failure in a row, two seconds at most. SIGTERM is passed on, and when the node has ended so does
+this. A node that ends by itself without a failure has left its ring on purpose and is not started again. Its own
+command line does not name the node's script, so that whoever looks for nodes finds nodes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from node.deploy.host.layout import Layout, locked, write_privately
+
+FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
+STEADY = 10.0
+"""Seconds after which a node has not failed in a row with the time before."""
+LOG_SIZE, LOG_FILES = 5_000_000, 5
+
+
+class Supervisor:
+    """`run` returns when the node has ended for good."""
+
+    def __init__(self, layout: Layout, log: logging.Logger) -> None:
+        self._layout = layout
+        self._log = log
+        self._child: subprocess.Popen[str] | None = None
+        self._told = threading.Event()
+        self._starts = 0
+        self._failures = 0
+        self._last = ""
+
+    def stop(self, number: int, _: Any = None) -> None:
+        """Pass a signal on, and do not start the node again."""
+        self._told.set()
+        child = self._child
+        if child is not None and child.poll() is None:
+            child.send_signal(number)
+
+    def run(self) -> int:
+        """Start the node, again and again; what to exit with."""
+        wait = FIRST_WAIT
+        while not self._told.is_set():
+            began = time.monotonic()
+            code = self._once()
+            if code == 0 or self._told.is_set():
+                self._note(f"the node has ended with code {code}")
+                return 0
+            if time.monotonic() - began > STEADY:
+                wait, self._failures = FIRST_WAIT, 0
+            self._failures += 1
+            self._last = f"ended with code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+            self._note(f"the node {self._last}: it is started again in {wait:.1f} s")
+            self._write_state(None)
+            self._told.wait(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
+        return 0
+
+    def _once(self) -> int:
+        orders = json.loads(self._layout.orders.read_text())
+        release = self._layout.release
+        self._child = subprocess.Popen(
+            [str(release / "venv" / "bin" / "python"), "server.py", *orders["words"]],
+            cwd=release,
+            env={**os.environ, **orders["environment"], "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self._starts += 1
+        self._write_state(self._child.pid)
+        if self._told.is_set():  # told between two starts
+            self._child.terminate()
+        assert self._child.stdout is not None
+        for line in self._child.stdout:
+            self._log.info(line.rstrip("\n"))
+        return self._child.wait()
+
+    def _write_state(self, pid: int | None) -> None:
+        state = {"node": pid, "starts": self._starts, "failures": self._failures, "last": self._last}
+        write_privately(self._layout.state, json.dumps(state))
+
+    def _note(self, text: str) -> None:
+        self._log.info("%s supervisor: %s", time.strftime("%Y-%m-%d %H:%M:%S"), text)
+
+
+def main() -> int:
+    """Supervise the node of this installation, if nobody does."""
+    layout = Layout.here()
+    layout.log.parent.mkdir(mode=0o700, exist_ok=True)
+    with layout.pid.open("a+") as pid:
+        if not locked(pid.fileno()):
+            return 0
+        pid.truncate(0)
+        pid.write(f"{os.getpid()}\n")
+        pid.flush()
+        log = logging.getLogger("node.log")
+        log.setLevel(logging.INFO)
+        log.addHandler(logging.handlers.RotatingFileHandler(layout.log, maxBytes=LOG_SIZE, backupCount=LOG_FILES - 1))
+        supervisor = Supervisor(layout, log)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, supervisor.stop)
+        return supervisor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

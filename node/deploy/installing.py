@@ -1,0 +1,76 @@
+"""Bringing the tree to the hosts, and taking everything away again."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+
+from node.deploy.fleet import Fleet, Outcome
+from node.deploy.host import inspection, installation
+from node.deploy.inventory import Inventory
+from node.deploy.release import packed
+from node.deploy.ssh import HostFailed, NotInstalled, RemoteHost, Request
+from node.deploy.wheelhouse import wheelhouse
+
+CHECK = Path(inspection.__file__)
+SCRIPT = Path(installation.__file__)
+STOP = 75.0
+"""Seconds a node has to hand over and end."""
+
+
+def install(fleet: Fleet, tree: Path, *, offline: bool) -> list[Outcome]:
+    """Install the release that this tree is on every host. Hosts without a package index get the wheels from here."""
+    release = packed(tree)
+    downloading = threading.Lock()
+
+    def on(host: RemoteHost) -> str:
+        facts = inspected(host, fleet.inventory, release.name)
+        request = {"what": "install", "release": release.name, "archive": "", "wheels": ""}
+        if facts["installed"]:
+            host.script(SCRIPT, request)
+            return f"{release.name} was there"
+        request["archive"] = f"{release.name}.zip"
+        host.put(release.archive, f"incoming/{request['archive']}")
+        said = f"{release.name}, Python {facts['version']}"
+        if not offline and host.script(SCRIPT, request)["installed"]:
+            return said
+        with downloading:
+            wheels = wheelhouse(tree / "requirements.lock", facts)
+        host.put(wheels, f"incoming/{wheels.name}")
+        host.script(SCRIPT, request | {"wheels": wheels.name})
+        return f"{said}, with wheels from here"
+
+    return fleet.each(on)
+
+
+def inspected(host: RemoteHost, inventory: Inventory, release: str) -> Request:
+    """What a host says of itself. Raises HostFailed if a node cannot be there."""
+    place = inventory.host
+    request = {"address": host.address, "port": inventory.ring.port, "free_mb": place.free_mb, "release": release}
+    before = time.time()
+    facts = host.script(CHECK, request)
+    if problem := clock_problem(before, facts["now"], time.time(), place.clock_seconds):
+        raise HostFailed(problem)
+    return facts
+
+
+def clock_problem(before: float, there: float, after: float, most: float) -> str:
+    """What is wrong with a clock that was read between two looks at ours, if it surely differs by more."""
+    offset = there - after if there > after else there - before if there < before else 0.0
+    if abs(offset) <= most:
+        return ""
+    direction = "ahead of" if offset > 0 else "behind"
+    return f"its clock is {abs(offset):.1f} s {direction} the one here: have both set by NTP"
+
+
+def remove(fleet: Fleet) -> list[Outcome]:
+    """Stop every node and remove everything."""
+
+    def on(host: RemoteHost) -> str:
+        with contextlib.suppress(NotInstalled):
+            host.agent("stop", {"patience": STOP, "for_good": True})
+        return "removed" if host.script(SCRIPT, {"what": "remove"})["was_there"] else "nothing was there"
+
+    return fleet.each(on)
