@@ -45,7 +45,7 @@ def run_servers(c):
 
 @task
 def stop_servers(c):
-    """Have every node hand over and end; the data stays."""
+    """End every node; the data stays. With -H those hand over to the others and leave."""
     report("stop", stop(fleet(c)))
 
 

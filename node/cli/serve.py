@@ -130,7 +130,7 @@ def command(
     default to 18861. A node whose data directory belongs to a ring comes back to that ring, with or without FIRST_IP.
 
     When it has joined and serves it prints one line: ready HOST:PORT id=ID. SIGTERM and Ctrl-C make it hand its keys
-    over and leave.
+    over and leave. SIGUSR1 ends it as it is, for a ring of which all nodes are to rest.
     """
     if port is not None and local_port is not None and port != local_port:
         raise BadUsage(f"two local ports: {local_port} as the third word and --port {port}; give one")
@@ -218,20 +218,22 @@ def default_directory(port: int) -> Path:
 
 
 async def serve(options: object, settings: Settings) -> int:
-    """Run a node until a signal. The first one makes it leave, a second one ends it at once."""
-    from node.remote.node import Node, NodeOptions
+    """Run a node until a signal. The first makes it leave, or rest if it is SIGUSR1; a second one ends it at once."""
+    from node.remote.node import DRAIN, Node, NodeOptions
 
     assert isinstance(options, NodeOptions)
     node = Node(options, settings)
-    told = asyncio.Event()
+    told, rest = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal(number: int) -> None:
         if told.is_set():
             os._exit(128 + number)
         told.set()
+        if number == signal.SIGUSR1:
+            rest.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         loop.add_signal_handler(number, on_signal, number)
     starting = loop.create_task(node.start())
     leaving = loop.create_task(told.wait())
@@ -250,7 +252,10 @@ async def serve(options: object, settings: Settings) -> int:
         failing.result()
     for waiting in (failing, asked):
         waiting.cancel()
-    await node.leave()
+    if rest.is_set():
+        await node.close(drain=DRAIN)
+    else:
+        await node.leave()
     return 0
 
 

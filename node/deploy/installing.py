@@ -66,11 +66,12 @@ def clock_problem(before: float, there: float, after: float, most: float) -> str
 
 
 def remove(fleet: Fleet) -> list[Outcome]:
-    """Stop every node and remove everything."""
+    """Stop the nodes and remove everything."""
+    leave = fleet.hosts != fleet.inventory.hosts
 
     def on(host: RemoteHost) -> str:
         with contextlib.suppress(NotInstalled):
-            host.agent("stop", {"patience": STOP, "for_good": True})
+            host.agent("stop", {"patience": STOP, "leave": leave, "for_good": True})
         return "removed" if host.script(SCRIPT, {"what": "remove"})["was_there"] else "nothing was there"
 
     return fleet.each(on)

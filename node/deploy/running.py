@@ -117,13 +117,14 @@ def await_whole(host: RemoteHost, running: Sequence[str], *, replicas: bool) -> 
 
 
 def stop(fleet: Fleet) -> list[Outcome]:
-    """Have every node hand over and end."""
-    return fleet.each(stop_one)
+    """End the nodes. All of them rest: each keeps its replicas and its place. Some of them hand over and leave."""
+    leave = fleet.hosts != fleet.inventory.hosts
+    return fleet.each(lambda host: stop_one(host, leave=leave))
 
 
-def stop_one(host: RemoteHost) -> str:
-    """Have the node of a host hand over and end."""
-    answer = host.agent("stop", {"patience": STOP}, STOP + REPLY)
+def stop_one(host: RemoteHost, *, leave: bool) -> str:
+    """End the node of a host."""
+    answer = host.agent("stop", {"patience": STOP, "leave": leave}, STOP + REPLY)
     if answer["killed"]:
         return f"had to be killed after {answer['seconds']:.0f} s; its data stays"
     return f"stopped in {answer['seconds']:.1f} s" if answer["ran"] else "did not run"
@@ -150,6 +151,6 @@ def _renew_one(host: RemoteHost, fleet: Fleet) -> str:
         return "runs this release"
     running = seen.running()
     await_whole(host, running, replicas=True)
-    stop_one(host)
+    stop_one(host, leave=True)
     start(host, fleet.inventory, Seen(fleet))
     return await_whole(host, running, replicas=True).replace("serves", "restarted, serves")

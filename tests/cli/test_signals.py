@@ -1,4 +1,4 @@
-"""The first signal makes a node leave, the second ends it at once."""
+"""The first signal makes a node leave, or rest; the second ends it at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.ring.nodes import PATIENCE, RingOfProcesses
+from tests.ring.nodes import PATIENCE, RingOfProcesses, eventually
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -28,3 +28,24 @@ def test_a_second_signal_does_not_wait_for_the_hand_over(ring: RingOfProcesses, 
     assert leaver.process is not None and leaver.process.poll() is None
     leaver.signal(number)
     assert leaver.process.wait(2) == 128 + number
+
+
+def test_a_ring_that_rested_has_all_its_replicas_though_one_node_does_not_come_back(ring: RingOfProcesses) -> None:
+    nodes = ring.of(4)
+    with nodes[0].connection() as root:
+        for n in range(30):
+            root.put(f"key {n}", n)
+        eventually(lambda: not any(arc[4] for arc in root.verify()), what="three replicas of everything")
+    for node in nodes:
+        node.signal(signal.SIGUSR1)
+    assert [node.process.wait(PATIENCE) for node in nodes if node.process] == [0, 0, 0, 0]
+    for node in nodes[1:]:
+        node.start(wait=False)
+    for node in nodes[1:]:
+        node.ready()
+    with nodes[1].connection() as root:
+
+        def all_there() -> bool:
+            return all(root.get(f"key {n}") == n for n in range(30))
+
+        eventually(all_there, what="every key on the three that came back")

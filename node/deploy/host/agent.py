@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -69,7 +70,7 @@ class Agent:
             had_data = self._layout.has_data
             was = self._keeper.supervisor() is not None
             if not was:
-                processes.end(processes.nodes_in(self._releases), request["patience"])
+                processes.end(processes.nodes_in(self._releases), signal.SIGTERM, request["patience"])
                 _check_port(request["address"], request["port"])
                 words = [*request["words"], "--data", str(self._layout.data)]
                 orders = {"words": words, "environment": request["environment"]}
@@ -81,11 +82,12 @@ class Agent:
             return {"state": state, "was_running": was}
 
     def stop(self, request: Request) -> Request:
-        """End the node and what supervises it."""
+        """End the node and what supervises it; it leaves its ring, or only rests."""
         with self._layout.alone():
             ran = bool(processes.nodes_in(self._releases)) or self._keeper.supervisor() is not None
             began = time.monotonic()
-            killed = self._keeper.stop(request["patience"])
+            number = signal.SIGTERM if request["leave"] else signal.SIGUSR1
+            killed = self._keeper.stop(number, request["patience"])
             if request.get("for_good"):
                 self._keeper.forget()
             return {"ran": ran, "killed": killed, "seconds": time.monotonic() - began}
@@ -136,7 +138,7 @@ class Agent:
             state = self._state()
             passed = time.monotonic() - began
             if state.get("failures", 0) >= HOPELESS or (passed > STEADY and self._keeper.supervisor() is None):
-                self._keeper.stop(request["patience"])
+                self._keeper.stop(signal.SIGTERM, request["patience"])
                 raise SystemExit(self._last_words() or "the node does not start and says nothing")
             if may_wait and passed > STEADY and state.get("node") and not said.startswith("nothing listens"):
                 return "waits"

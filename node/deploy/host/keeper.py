@@ -77,16 +77,16 @@ class Keeper:
         )
         return "supervisor"
 
-    def stop(self, patience: float) -> bool:
-        """End the supervisor and its node, and have none start by itself; whether something had to be killed."""
+    def stop(self, number: int, patience: float) -> bool:
+        """End the supervisor and its node by a signal, and have none start by itself; whether it took a kill."""
         if self._unit_file.exists():
             _run("systemctl", "--user", "disable", self._unit)
         self._at_reboot([])
         pid = self.supervisor()
         nodes = processes.nodes_in(self._layout.base / "releases")
         if pid is None:
-            return bool(processes.end(nodes, patience))
-        processes.tell([pid], signal.SIGTERM)
+            return bool(processes.end(nodes, number, patience))
+        processes.tell([pid], number)
         if not processes.gone([pid, *nodes], patience):
             return False
         processes.tell([pid], signal.SIGKILL)

@@ -64,10 +64,10 @@ def gone(pids: Iterable[int], patience: float) -> list[int]:
     return left
 
 
-def end(pids: Iterable[int], patience: float) -> list[int]:
-    """Have them end themselves; kill, and return, those that did not in time."""
+def end(pids: Iterable[int], number: int, patience: float) -> list[int]:
+    """Have them end by a signal; kill, and return, those that did not in time."""
     pids = list(pids)
-    tell(pids, signal.SIGTERM)
+    tell(pids, number)
     stubborn = gone(pids, patience)
     tell(stubborn, signal.SIGKILL)
     gone(stubborn, 5.0)

@@ -1,8 +1,8 @@
 """Keeps one node running: starts it again whenever it fails, and writes down what it says.
 
-Waits longer after each failure in a row, two seconds at most. SIGTERM is passed on, and when the node has ended so does
-this. A node that ends by itself without a failure has left its ring on purpose and is not started again. Its own
-command line does not name the node's script, so that whoever looks for nodes finds nodes.
+Waits longer after each failure in a row, two seconds at most. SIGTERM and SIGUSR1 are passed on, and when the node has
+ended so does this. A node that ends by itself without a failure has left its ring on purpose and is not started again.
+Its own command line does not name the node's script, so that whoever looks for nodes finds nodes.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ class Supervisor:
         self._log = log
         self._child: subprocess.Popen[str] | None = None
         self._told = threading.Event()
+        self._told_by = signal.SIGTERM.value
         self._starts = 0
         self._failures = 0
         self._last = ""
 
     def stop(self, number: int, _: Any = None) -> None:
-        """Pass a signal on, and do not start the node again."""
+        """Pass a signal to leave or to rest on, and do not start the node again."""
+        self._told_by = number
         self._told.set()
         child = self._child
         if child is not None and child.poll() is None:
@@ -80,7 +82,7 @@ class Supervisor:
         self._starts += 1
         self._write_state(self._child.pid)
         if self._told.is_set():  # told between two starts
-            self._child.terminate()
+            self._child.send_signal(self._told_by)
         assert self._child.stdout is not None
         for line in self._child.stdout:
             self._log.info(line.rstrip("\n"))
@@ -109,7 +111,7 @@ def main() -> int:
         log.addHandler(logging.handlers.RotatingFileHandler(layout.log, maxBytes=LOG_SIZE, backupCount=LOG_FILES - 1))
         supervisor = Supervisor(layout, log)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, supervisor.stop)
         return supervisor.run()
 
