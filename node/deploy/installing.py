@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from node.deploy.host import inspection, installation
 from node.deploy.inventory import Inventory
 from node.deploy.release import packed
 from node.deploy.ssh import HostFailed, NotInstalled, RemoteHost, Request
-from node.deploy.wheelhouse import wheelhouse
+from node.deploy.wheelhouse import Wheelhouse
 
 CHECK = Path(inspection.__file__)
 SCRIPT = Path(installation.__file__)
@@ -23,32 +22,32 @@ STOP = 75.0
 def install(fleet: Fleet, tree: Path, *, offline: bool) -> list[Outcome]:
     """Install the release that this tree is on every host. Hosts without a package index get the wheels from here."""
     release = packed(tree)
-    downloading = threading.Lock()
+    wheelhouse = Wheelhouse(tree / "requirements.lock")
 
     def on(host: RemoteHost) -> str:
-        facts = inspected(host, fleet.inventory, release.name)
+        facts = inspected(host, fleet.inventory, release.name, ask_index=not offline)
         request = {"what": "install", "release": release.name, "archive": "", "wheels": ""}
         if facts["installed"]:
             host.script(SCRIPT, request)
             return f"{release.name} was there"
         request["archive"] = f"{release.name}.zip"
         host.put(release.archive, f"incoming/{request['archive']}")
-        said = f"{release.name}, Python {facts['version']}"
-        if not offline and host.script(SCRIPT, request)["installed"]:
-            return said
-        with downloading:
-            wheels = wheelhouse(tree / "requirements.lock", facts)
-        host.put(wheels, f"incoming/{wheels.name}")
-        host.script(SCRIPT, request | {"wheels": wheels.name})
-        return f"{said}, with wheels from here"
+        if not facts["index"]:
+            wheels = wheelhouse.archive(facts)
+            request["wheels"] = wheels.name
+            host.put(wheels, f"incoming/{wheels.name}")
+        host.script(SCRIPT, request)
+        source = "its index" if facts["index"] else "wheels sent"
+        return f"{release.name} with Python {facts['version']} from {source}"
 
     return fleet.each(on)
 
 
-def inspected(host: RemoteHost, inventory: Inventory, release: str) -> Request:
+def inspected(host: RemoteHost, inventory: Inventory, release: str, *, ask_index: bool) -> Request:
     """What a host says of itself. Raises HostFailed if a node cannot be there."""
     place = inventory.host
-    request = {"address": host.address, "port": inventory.ring.port, "free_mb": place.free_mb, "release": release}
+    request: Request = {"address": host.address, "port": inventory.ring.port, "free_mb": place.free_mb}
+    request |= {"release": release, "ask_index": ask_index}
     before = time.time()
     facts = host.script(CHECK, request)
     if problem := clock_problem(before, facts["now"], time.time(), place.clock_seconds):

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,28 +18,49 @@ from typing import Any
 
 from node.deploy.ssh import HostFailed
 
-PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", "--retries", "2"]
 LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 """The older names of the first platforms of wheels for glibc, by its minor version."""
 
 
-def wheelhouse(lock: Path, facts: Mapping[str, Any]) -> Path:
-    """An archive of all wheels that a host of these facts needs. Raises HostFailed if they cannot be had."""
-    version = ".".join(str(facts["version"]).split(".")[:2])
-    platforms = platforms_of(facts)
-    target = "-".join([str(facts["implementation"]), version, platforms[0]])
-    name = f"{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}-{target}.zip"
-    kept = _cache() / name
-    if not kept.exists():
+class Wheelhouse:
+    """What one deployment needs: each kind of host is looked after once, however many there are."""
+
+    def __init__(self, lock: Path) -> None:
+        self._lock_file = lock
+        self._one = threading.Lock()
+        self._found: dict[str, Path | HostFailed] = {}
+
+    def archive(self, facts: Mapping[str, Any]) -> Path:
+        """An archive of all wheels that a host of these facts needs. Raises HostFailed if they cannot be had."""
+        version = ".".join(str(facts["version"]).split(".")[:2])
+        platforms = platforms_of(facts)
+        digest = hashlib.sha256(self._lock_file.read_bytes()).hexdigest()[:12]
+        name = f"{digest}-{facts['implementation']}-{version}-{platforms[0]}.zip"
+        with self._one:
+            if name not in self._found:
+                self._found[name] = self._had(name, version, platforms)
+            found = self._found[name]
+        if isinstance(found, HostFailed):
+            raise found
+        return found
+
+    def _had(self, name: str, version: str, platforms: list[str]) -> Path | HostFailed:
+        kept = _cache() / name
+        if kept.exists():
+            return kept
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as directory:
-            _download(lock, version, platforms, Path(directory, "wheels"))
-            archive = Path(directory, name)
+            wheels, archive = Path(directory, "wheels"), Path(directory, name)
+            try:
+                _download(self._lock_file, version, platforms, wheels)
+            except HostFailed as failure:
+                return failure
             with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
-                for wheel in sorted(Path(directory, "wheels").iterdir()):
+                for wheel in sorted(wheels.iterdir()):
                     packed.write(wheel, wheel.name)
             archive.replace(kept)
-    return kept
+        return kept
 
 
 def platforms_of(facts: Mapping[str, Any]) -> list[str]:

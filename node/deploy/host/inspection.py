@@ -5,18 +5,22 @@ Imports nothing but the standard library. A failure is one line on standard erro
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
 import shutil
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 MARK = ".rpychord"
 """What tells a directory of ours from one of somebody else's."""
+INDEX, INDEX_PATIENCE = ("pypi.org", 443), 3.0
+"""Where pip finds packages unless told otherwise, and how many seconds it has to answer."""
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -38,6 +42,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         "machine": platform.machine(),
         "libc": list(platform.libc_ver()),
         "system": platform.system(),
+        "index": request["ask_index"] and _reaches(*INDEX),
         "installed": (base / "releases" / request["release"] / ".complete").exists(),
     }
 
@@ -78,6 +83,21 @@ def _port_problem(base: Path, host: str, port: int) -> str:
                 return f"cannot listen on {host}:{port}: {error.strerror}"
             return "" if _ours(base / "releases") else f"port {port} is in use by another program"
     return ""
+
+
+def _reaches(host: str, port: int) -> bool:
+    """Whether that host can be reached. Asking for its name may take longer than anybody wants to wait."""
+    answers: list[bool] = []
+
+    def reach() -> None:
+        with contextlib.suppress(OSError):
+            socket.create_connection((host, port), INDEX_PATIENCE).close()
+            answers.append(True)
+
+    asking = threading.Thread(target=reach, daemon=True)
+    asking.start()
+    asking.join(INDEX_PATIENCE)
+    return bool(answers)
 
 
 def _ours(releases: Path) -> bool:

@@ -21,14 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-INDEX_PATIENCE = 25.0
-"""Seconds to find out whether there is an index of packages to install from."""
 PIP = ["-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
 LOCKED = ["--require-hashes", "--only-binary", ":all:"]
-
-
-class NoIndex(Exception):
-    """No index of packages answers here."""
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -42,10 +36,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _install(base: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """Bring a release here and switch to it; whether it is here now. Never leaves half of one.
-
-    Without wheels, and without a package index, it is not; then the archive stays for another try with wheels.
-    """
+    """Bring a release here and switch to it. Never leaves half of one."""
     release = base / "releases" / request["release"]
     archive = base / "incoming" / request["archive"] if request["archive"] else None
     was_there = (release / ".complete").exists()
@@ -55,19 +46,16 @@ def _install(base: Path, request: dict[str, Any]) -> dict[str, Any]:
                 raise SystemExit(f"{release.name} is not complete: try again")
             _build(release, archive, base / "incoming" / request["wheels"] if request["wheels"] else None)
         _switch(base, release)
-    except NoIndex:
-        shutil.rmtree(release, ignore_errors=True)
-        return {"installed": False}
     except BaseException as error:
-        _empty(base / "incoming")
         if not was_there:
             shutil.rmtree(release, ignore_errors=True)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise SystemExit(f"the disk of {base} is full: nothing was changed") from None
         raise
-    _empty(base / "incoming")
+    finally:
+        _empty(base / "incoming")
     _prune(base)
-    return {"installed": True}
+    return {}
 
 
 def _build(release: Path, archive: Path, wheels: Path | None) -> None:
@@ -84,8 +72,9 @@ def _build(release: Path, archive: Path, wheels: Path | None) -> None:
     python = str(environment / "bin" / "python")
     lock = ["-r", str(release / "requirements.lock")]
     if wheels is None:
-        _check_index(python, release)
-        _run([python, *PIP, "install", *LOCKED, *lock], "pip cannot install what the lock names")
+        _run(
+            [python, *PIP, "install", *LOCKED, *lock], "pip cannot install from its index (send wheels with --offline)"
+        )
     else:
         with zipfile.ZipFile(wheels) as packed:
             packed.extractall(release / "wheels")
@@ -106,26 +95,6 @@ def _finish(release: Path, python: str) -> None:
     _run([python, str(release / "server.py"), "--help"], "what was installed does not start")
     with (release / ".complete").open("w") as file:
         os.fsync(file.fileno())
-
-
-def _check_index(python: str, release: Path) -> None:
-    """Raises NoIndex unless the first package of the lock can be had."""
-    first = release / "first.lock"
-    text = (release / "requirements.lock").read_text()
-    pins = text.replace("\\\n", " ").splitlines()
-    first.write_text(next(pin for pin in pins if ";" not in pin) + "\n")
-    target = release / "first"
-    words = [python, *PIP, "--retries", "0", "--timeout", "5", "download", "--no-deps", "--dest", str(target)]
-    try:
-        done = subprocess.run(
-            [*words, *LOCKED, "-r", str(first)], capture_output=True, timeout=INDEX_PATIENCE, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise NoIndex from None
-    if done.returncode:
-        raise NoIndex
-    shutil.rmtree(target)
-    first.unlink()
 
 
 def _run(words: list[str], failed: str) -> None:

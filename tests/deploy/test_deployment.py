@@ -1,0 +1,186 @@
+"""The tasks of the fabfile on hosts of their own, over real ssh."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node.deploy.wheelhouse import Wheelhouse
+from tests.deploy.fab import ROOT, Fab, rows
+from tests.hosts.machines import Machines, needs_hosts, sh
+from tests.ring.nodes import eventually
+
+PORT = 18861
+FACTS = """
+import json, platform, sys
+print(json.dumps({"version": platform.python_version(), "implementation": sys.implementation.name,
+    "machine": platform.machine(), "libc": platform.libc_ver(), "system": platform.system()}))
+"""
+OLD_PYTHON = """#!/bin/sh
+[ "$1" = -V ] && echo Python 3.9.2
+exit 1"""
+pytestmark = [needs_hosts, pytest.mark.timeout(400)]
+
+
+@pytest.fixture
+def fab(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fab]:
+    """Hosts with nothing on them, four unless said otherwise, and a fab that has their wheels but no network."""
+    assert request.config.cache is not None
+    cache = request.config.cache.mkdir("deploy")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    Wheelhouse(ROOT / "requirements.lock").archive(json.loads(sh("/usr/bin/python3", "-c", FACTS)))
+    place = tmp_path / "hosts"
+    place.mkdir()
+    with Machines(place, getattr(request, "param", 4)) as hosts:
+        made = Fab(hosts, tmp_path)
+        made.inventory.write_text(hosts.inventory())
+        yield made
+
+
+def ask(hosts: Machines, number: int, expression: str) -> str:
+    """What a plain client of the node on a host gets, asked from outside."""
+    code = f"import rpyc; ring = rpyc.connect('{hosts.address(number)}', {PORT}).root; print({expression})"
+    return hosts.run(0, sys.executable, "-c", code).strip()
+
+
+def node_of(hosts: Machines, number: int) -> str:
+    """The process of the node on a host."""
+    return hosts.run(number, "pgrep", "-f", "server.py", check=False).strip()
+
+
+def test_a_ring_is_deployed_survives_rests_and_is_renewed_under_load(fab: Fab) -> None:
+    hosts = fab.hosts
+    began = time.monotonic()
+    said = fab("setup_servers", "run_server", "run_servers", "the_special")
+    assert time.monotonic() - began < 120
+    assert "0 wrong, 0 malformed" in said
+    ring = ask(hosts, 3, "ring.get_conn_info()")
+    assert all(hosts.address(number) in ring for number in hosts.numbers)
+
+    nodes = [node_of(hosts, number) for number in hosts.numbers]
+    fab("setup_servers", "run_server", "run_servers", "the_special")
+    assert [node_of(hosts, number) for number in hosts.numbers] == nodes, "the same processes, one a host"
+    assert ask(hosts, 2, "ring.get_conn_info()") == ring
+
+    its_data_comes_back_after_a_kill(fab)
+    it_rests_and_comes_back(fab)
+    one_leaves_and_comes_back(fab)
+    it_is_renewed_under_load(fab)
+    nothing_is_left_of_it(fab)
+
+
+def its_data_comes_back_after_a_kill(fab: Fab) -> None:
+    hosts = fab.hosts
+    killed = node_of(hosts, 2)
+    hosts.run(2, "pkill", "-9", "-f", "server.py")
+    back = time.monotonic() + 5
+    eventually(lambda: node_of(hosts, 2) not in ("", killed) and ask(hosts, 2, "ring.get('city/lisbon')") == "Lisbon")
+    assert time.monotonic() < back, "a killed node is back within five seconds"
+    assert " 1 " in rows(fab("status", code=None))[hosts.address(2)], "its restart is counted"
+    assert "killed by SIGKILL" in fab("-H", hosts.address(2), "logs")
+
+
+def it_rests_and_comes_back(fab: Fab) -> None:
+    hosts = fab.hosts
+    fab("stop_servers")
+    assert not any(node_of(hosts, number) for number in hosts.numbers)
+    assert "no node runs" in rows(fab("status", code=1))[hosts.address(1)]
+    assert "crontab" not in hosts.run(1, "sh", "-c", "crontab -u chord -l 2>&1 | grep rpychord || true")
+    fab("run_server", "run_servers")
+    for number in hosts.numbers:
+        assert ask(hosts, number, "ring.get('full name')") == "Ada Augusta, Countess of Lovelace"
+    assert hosts.run(1, "crontab", "-u", "chord", "-l").count("@reboot") == 1
+
+
+def one_leaves_and_comes_back(fab: Fab) -> None:
+    hosts = fab.hosts
+    fab("-H", hosts.address(3), "stop_servers")
+    assert hosts.address(3) not in ask(hosts, 1, "ring.get_conn_info()")
+    fab("-H", hosts.address(3), "run_servers")
+    assert hosts.address(3) in ask(hosts, 1, "ring.get_conn_info()")
+
+
+def it_is_renewed_under_load(fab: Fab) -> None:
+    hosts = fab.hosts
+    with (fab.tree / "main.py").open("a") as file:
+        file.write("# of another release\n")
+    nodes = [f"{hosts.address(number)}:{PORT}" for number in hosts.numbers]
+    entering = ["ip", "netns", "exec", hosts.namespace(0)]
+    load = subprocess.Popen(
+        [*entering, sys.executable, "-m", "tests.deploy.load", "16", *nodes],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = fab("update_servers", "--offline")
+        seen = json.loads(load.communicate(timeout=60)[0])
+    finally:
+        load.kill()
+    assert said.count("restarted, serves in a ring of 4") == 4
+    assert seen["keys"] == 320 and not seen["errors"] and not seen["lost"]
+    assert "every arc has all its replicas, and they agree" in fab("status")
+    assert "runs this release" in fab("update_servers")
+
+
+def nothing_is_left_of_it(fab: Fab) -> None:
+    hosts = fab.hosts
+    assert "say --yes" in fab("destroy", code=2)
+    assert node_of(hosts, 1)
+    fab("destroy", "--yes")
+    for number in hosts.numbers:
+        assert not node_of(hosts, number)
+        assert hosts.run(number, "ls", "-A", "/home/chord").split() == [".bash_logout", ".bashrc", ".profile", ".ssh"]
+    fab("destroy", "--yes")
+
+
+@pytest.mark.parametrize("fab", [7], indirect=True)
+def test_the_summary_names_every_host_that_fails_and_why_and_the_others_are_done(fab: Fab) -> None:
+    hosts = fab.hosts
+    good, crashed, strange, refused, full, taken, old = map(hosts.address, hosts.numbers)
+    hosts.crash(2)
+    keys = [line.split() for line in hosts.known_hosts.read_text().splitlines()]
+    keys[2][2] = keys[0][2]
+    hosts.known_hosts.write_text("".join(" ".join(words) + "\n" for words in keys))
+    hosts.run(4, "rm", "/home/chord/.ssh/authorized_keys")
+    hosts.run(5, "install", "-d", "-o", "chord", "-g", "chord", "/home/chord/rpychord")
+    hosts.run(5, "mount", "-t", "tmpfs", "-o", "size=40m,uid=chord,gid=chord", "none", "/home/chord/rpychord")
+    server = f"import socket, time; s = socket.create_server(('{taken}', {PORT})); time.sleep(600)"
+    hosts.run(6, "sh", "-c", f'/usr/bin/python3 -c "{server}" >/dev/null 2>&1 &')
+    eventually(
+        lambda: (
+            hosts.run(0, sys.executable, "-c", f"import socket; socket.create_connection(('{taken}', {PORT}))") == ""
+        )
+    )
+    for name in ("python3", "python3.14", "python3.13", "python3.12", "python3.11"):
+        hosts.write(7, f"/usr/local/bin/{name}", OLD_PYTHON)
+
+    said = fab("setup_servers", "run_server", "run_servers", "the_special", code=1)
+    assert "0 wrong, 0 malformed" in said, "what can be done is done"
+    seen = rows(said.partition("what  result")[0])
+    assert seen[good].split()[:2] == ["setup", "ok"]
+    reasons = {
+        crashed: f"chord@{crashed}:22 cannot be reached",
+        strange: f"the key of chord@{strange}:22 is not the one in known_hosts",
+        refused: f"chord@{refused}:22 does not let us in: check user and key",
+        full: "the disk of /home/chord/rpychord is too full: ",
+        taken: f"port {PORT} is in use by another program",
+        old: "no Python 3.11 or newer there, found: Python 3.9.2",
+    }
+    for host, reason in reasons.items():
+        assert seen[host].startswith("setup  FAILED"), seen
+        assert reason in seen[host], seen
+    for host in reasons:
+        assert "left out: it failed before" in rows(said)[host]
+
+    fab.inventory.write_text(hosts.inventory() + "[host]\nfree_mb = 0\n")
+    said = fab("-H", full, "setup_servers", code=1)
+    assert "the disk of /home/chord/rpychord is full" in said
+    assert hosts.run(5, "ls", "/home/chord/rpychord/releases").split() == []
+    assert hosts.run(5, "ls", "/home/chord/rpychord/incoming").split() == []
