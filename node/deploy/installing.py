@@ -9,7 +9,7 @@ from pathlib import Path
 from node.deploy.fleet import Fleet, Outcome
 from node.deploy.host import inspection, installation
 from node.deploy.inventory import Inventory
-from node.deploy.release import packed
+from node.deploy.release import Release, packed
 from node.deploy.ssh import HostFailed, NotInstalled, RemoteHost, Request
 from node.deploy.wheelhouse import Wheelhouse
 
@@ -25,29 +25,32 @@ def install(fleet: Fleet, tree: Path, *, offline: bool) -> list[Outcome]:
     wheelhouse = Wheelhouse(tree / "requirements.lock")
 
     def on(host: RemoteHost) -> str:
-        facts = inspected(host, fleet.inventory, release.name, ask_index=not offline)
+        facts = inspected(host, fleet.inventory, release, ask_index=not offline)
         request = {"what": "install", "release": release.name, "archive": "", "wheels": ""}
+        request["environment"] = facts["environment"]
         if facts["installed"]:
             host.script(SCRIPT, request)
             return f"{release.name} was there"
         request["archive"] = f"{release.name}.zip"
         host.put(release.archive, f"incoming/{request['archive']}")
-        if not facts["index"]:
+        source = "its index" if facts["index"] else "wheels sent"
+        if facts["has_environment"]:
+            source = "the lock before"
+        elif not facts["index"]:
             wheels = wheelhouse.archive(facts)
             request["wheels"] = wheels.name
             host.put(wheels, f"incoming/{wheels.name}")
         host.script(SCRIPT, request)
-        source = "its index" if facts["index"] else "wheels sent"
-        return f"{release.name} with Python {facts['version']} from {source}"
+        return f"{release.name} with Python {facts['version']}, {source}"
 
     return fleet.each(on)
 
 
-def inspected(host: RemoteHost, inventory: Inventory, release: str, *, ask_index: bool) -> Request:
+def inspected(host: RemoteHost, inventory: Inventory, release: Release, *, ask_index: bool) -> Request:
     """What a host says of itself. Raises HostFailed if a node cannot be there."""
     place = inventory.host
     request: Request = {"address": host.address, "port": inventory.ring.port, "free_mb": place.free_mb}
-    request |= {"release": release, "ask_index": ask_index}
+    request |= {"release": release.name, "lock": release.lock, "ask_index": ask_index}
     before = time.time()
     facts = host.script(CHECK, request)
     if problem := clock_problem(before, facts["now"], time.time(), place.clock_seconds):

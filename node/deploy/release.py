@@ -22,6 +22,8 @@ class Release:
 
     name: str
     archive: bytes
+    lock: str
+    """The beginning of the SHA-256 of its lock."""
 
 
 def packed(tree: Path) -> Release:
@@ -37,7 +39,11 @@ def packed(tree: Path) -> Release:
             entry.external_attr = 0o600 << 16
             archive.writestr(entry, text, zipfile.ZIP_DEFLATED)
     archived = content.getvalue()
-    return Release(f"{__version__}-{hashlib.sha256(archived).hexdigest()[:12]}", archived)
+    return Release(f"{__version__}-{_digest(archived)}", archived, _digest((tree / "requirements.lock").read_bytes()))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _paths(tree: Path) -> list[Path]:

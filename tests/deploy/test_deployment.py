@@ -112,6 +112,7 @@ def it_is_renewed_under_load(fab: Fab) -> None:
         file.write("# of another release\n")
     nodes = [f"{hosts.address(number)}:{PORT}" for number in hosts.numbers]
     entering = ["ip", "netns", "exec", hosts.namespace(0)]
+    fab("setup_servers", "--offline")
     load = subprocess.Popen(
         [*entering, sys.executable, "-m", "tests.deploy.load", "16", *nodes],
         stdin=subprocess.PIPE,
@@ -119,7 +120,7 @@ def it_is_renewed_under_load(fab: Fab) -> None:
         text=True,
     )
     try:
-        said = fab("update_servers", "--offline")
+        said = fab("update_servers")
         seen = json.loads(load.communicate(timeout=60)[0])
     finally:
         load.kill()

@@ -33,6 +33,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     found = [problem for problem in problems if problem]
     if found:
         raise SystemExit("; ".join(found))
+    environment = f"{request['lock']}-{sys.implementation.name}-{platform.python_version()}"
+    has_environment = (base / "environments" / environment / ".complete").exists()
     return {
         "now": now,
         "directory": str(base.resolve()),
@@ -42,7 +44,9 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         "machine": platform.machine(),
         "libc": list(platform.libc_ver()),
         "system": platform.system(),
-        "index": request["ask_index"] and _reaches(*INDEX),
+        "index": request["ask_index"] and not has_environment and _reaches(*INDEX),
+        "environment": environment,
+        "has_environment": has_environment,
         "installed": (base / "releases" / request["release"] / ".complete").exists(),
     }
 

@@ -1,8 +1,9 @@
 """Installing a release that lies here as an archive, and removing it all. Sent to a host and run by the Python there.
 
 A release is a directory of its own, complete when the file `.complete` is in it; `current` leads to the one in use and
-is switched in one step. What is not complete is removed, now or by the next installation. Imports nothing but the
-standard library. A failure is one line on standard error and exit code 1.
+is switched in one step. Releases with the same lock share the environment that was made of it. What is not complete is
+removed, now or by the next installation. Imports nothing but the standard library. A failure is one line on standard
+error and exit code 1.
 """
 
 from __future__ import annotations
@@ -21,9 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PIP = ["-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
-LOCKED = ["--require-hashes", "--only-binary", ":all:"]
-
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Install, or remove, in this directory."""
@@ -38,17 +36,21 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 def _install(base: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Bring a release here and switch to it. Never leaves half of one."""
     release = base / "releases" / request["release"]
-    archive = base / "incoming" / request["archive"] if request["archive"] else None
-    was_there = (release / ".complete").exists()
+    was_there = _complete(release)
     try:
         if not was_there:
-            if archive is None:
-                raise SystemExit(f"{release.name} is not complete: try again")
-            _build(release, archive, base / "incoming" / request["wheels"] if request["wheels"] else None)
+            _unpack(release, base / "incoming" / request["archive"])
+            environment = base / "environments" / request["environment"]
+            if not _complete(environment):
+                _make_environment(
+                    environment, release, base / "incoming" / request["wheels"] if request["wheels"] else None
+                )
+            _furnish(release, environment)
         _switch(base, release)
     except BaseException as error:
-        if not was_there:
-            shutil.rmtree(release, ignore_errors=True)
+        for each in (release, base / "environments" / request["environment"]):
+            if not _complete(each):
+                shutil.rmtree(each, ignore_errors=True)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise SystemExit(f"the disk of {base} is full: nothing was changed") from None
         raise
@@ -58,8 +60,7 @@ def _install(base: Path, request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _build(release: Path, archive: Path, wheels: Path | None) -> None:
-    """A complete release, from the archive and the wheels, or from an index where there are none."""
+def _unpack(release: Path, archive: Path) -> None:
     shutil.rmtree(release, ignore_errors=True)
     release.mkdir(parents=True)
     content = archive.read_bytes()
@@ -67,33 +68,52 @@ def _build(release: Path, archive: Path, wheels: Path | None) -> None:
         raise SystemExit(f"{archive.name} arrived damaged: try again")
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(release)
-    environment = release / "venv"
+
+
+def _make_environment(environment: Path, release: Path, wheels: Path | None) -> None:
+    """What the lock names, from wheels, or from an index where there are none. Releases with one lock share it."""
+    shutil.rmtree(environment, ignore_errors=True)
     _run([sys.executable, "-m", "venv", str(environment)], "cannot make an environment (is python3-venv installed?)")
-    python = str(environment / "bin" / "python")
-    lock = ["-r", str(release / "requirements.lock")]
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
+    locked = ["--require-hashes", "--only-binary", ":all:", "-r", str(release / "requirements.lock")]
     if wheels is None:
-        _run(
-            [python, *PIP, "install", *LOCKED, *lock], "pip cannot install from its index (send wheels with --offline)"
-        )
+        _run([*pip, "install", *locked], "pip cannot install from its index (send wheels with --offline)")
     else:
+        place = environment / "wheels"
         with zipfile.ZipFile(wheels) as packed:
-            packed.extractall(release / "wheels")
-        source = ["--isolated", "install", "--no-index", "--find-links", str(release / "wheels")]
-        _run([python, *PIP, *source, *LOCKED, *lock], "pip cannot install from the wheels sent")
-        shutil.rmtree(release / "wheels")
-    _finish(release, python)
+            packed.extractall(place)
+        source = ["--isolated", "install", "--no-index", "--find-links", str(place)]
+        _run([*pip, *source, *locked], "pip cannot install from the wheels sent")
+        shutil.rmtree(place)
+    _declare_complete(environment)
 
 
-def _finish(release: Path, python: str) -> None:
-    """Make the project importable there, try it, and declare it complete."""
-    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    packages = subprocess.run([python, "-c", where], capture_output=True, text=True, check=True).stdout.strip()
-    Path(packages, "rpychord.pth").write_text(f"{release}\n")
+def _furnish(release: Path, environment: Path) -> None:
+    """Give a release a Python that finds the release and the environment, and try it."""
+    python = str(release / "venv" / "bin" / "python")
+    _run([sys.executable, "-m", "venv", "--without-pip", str(release / "venv")], "cannot make an environment")
+    places = [_packages(environment / "bin" / "python"), str(release)]
+    Path(_packages(python), "rpychord.pth").write_text("".join(f"{place}\n" for place in places))
+    (release / "environment").symlink_to(environment)
     command = release / "venv" / "bin" / "ring"
     command.write_text(f'#!/bin/sh\nexec "{python}" -m node.cli.ring "$@"\n')
     command.chmod(0o700)
     _run([python, str(release / "server.py"), "--help"], "what was installed does not start")
-    with (release / ".complete").open("w") as file:
+    _declare_complete(release)
+
+
+def _packages(python: str | Path) -> str:
+    """Where this Python looks for packages."""
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return subprocess.run([str(python), "-c", where], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _complete(directory: Path) -> bool:
+    return (directory / ".complete").exists()
+
+
+def _declare_complete(directory: Path) -> None:
+    with (directory / ".complete").open("w") as file:
         os.fsync(file.fileno())
 
 
@@ -134,6 +154,10 @@ def _prune(base: Path) -> None:
     for release in (base / "releases").iterdir():
         if release.name not in keep:
             shutil.rmtree(release, ignore_errors=True)
+    used = {Path(os.readlink(release / "environment")).name for release in (base / "releases").iterdir()}
+    for environment in (base / "environments").iterdir():
+        if environment.name not in used:
+            shutil.rmtree(environment, ignore_errors=True)
 
 
 def _empty(directory: Path) -> None:
