@@ -48,7 +48,7 @@ class Ring(Strict, frozen=True):
     siblings: bool = False
     port: Port = 18861
     members: Annotated[int, Meta(ge=1, le=1024)] = 1
-    profile: Literal["local", "lan", "wan"] = "lan"
+    profile: Literal["local", "lan", "wan"] = "local"
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
 

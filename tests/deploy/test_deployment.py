@@ -35,9 +35,7 @@ def fab(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     cache = request.config.cache.mkdir("deploy")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     Wheelhouse(ROOT / "requirements.lock").archive(json.loads(sh("/usr/bin/python3", "-c", FACTS)))
-    place = tmp_path / "hosts"
-    place.mkdir()
-    with Machines(place, getattr(request, "param", 4)) as hosts:
+    with Machines(tmp_path / "hosts", getattr(request, "param", 4)) as hosts:
         made = Fab(hosts, tmp_path)
         made.inventory.write_text(hosts.inventory())
         yield made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -21,17 +20,14 @@ def main() -> int:
     if problem := lacking():
         print(f"tests.hosts: {problem}", file=sys.stderr)
         return 1
-    DIRECTORY.mkdir(exist_ok=True)
-    there = [int(path.name) for path in DIRECTORY.iterdir() if path.name.isdecimal()]
-    machines = Machines(DIRECTORY, max([*there, 0]) if verb == "down" else int(count), "rpych")
+    machines = Machines(DIRECTORY, int(count), "rpych")
     if verb == "down":
         machines.down()
-        shutil.rmtree(DIRECTORY)
         return 0
-    if there:
+    if DIRECTORY.exists():
         print("tests.hosts: there are some already: python -m tests.hosts down", file=sys.stderr)
         return 1
-    machines.up()
+    machines.__enter__()
     hosts = DIRECTORY / "hosts.toml"
     hosts.write_text(machines.inventory())
     print(f"try: RPYCHORD_HOSTS={hosts} ip netns exec {machines.namespace(0)} .venv/bin/fab status")

@@ -91,6 +91,7 @@ class Machines:
 
     def up(self) -> None:
         """Make the network, then start every host."""
+        self.directory.mkdir()
         if sh("stat", "-f", "-c", "%T", self.directory).strip() == "overlayfs":  # no overlay on an overlay
             sh("mount", "-t", "tmpfs", "tmpfs", self.directory)
         sh("ip", "netns", "add", self._bridge)
@@ -190,14 +191,14 @@ class Machines:
         self.run(number, "sh", "-c", f"cat > {path} <<'END'\n{text}\nEND\nchmod 755 {path}")
 
     def down(self) -> None:
-        """Remove every host, and all of the network."""
-        for number in self.numbers:
-            self.crash(number)
-        for space in (*(self.namespace(number) for number in (0, *self.numbers)), self._bridge):
-            subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)
+        """Remove every host, and all of the network, whatever there is of it."""
+        for own in self.directory.glob("[0-9]*"):
+            self.crash(int(own.name))
+        for space in sh("ip", "netns", "list").split():
+            if space == self._bridge or space.startswith(f"{self.name}h"):
+                sh("ip", "netns", "del", space)
         subprocess.run(["umount", "-l", str(self.directory)], check=False, capture_output=True)
-        for number in self.numbers:
-            shutil.rmtree(self.directory / str(number), ignore_errors=True)
+        shutil.rmtree(self.directory)
 
 
 def _runs(pid: int) -> bool:
