@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GROUND = {"identifiers", "errors", "settings", "codec", "values", "transport", "tasks", "data", "batches"}
 MAY_IMPORT = {
     "cli": {"chain", "eventual", "register", "client", "remote", "replication", "chord", "store"},
+    "deploy": set(),
     "client": {"chain", "eventual", "register", "remote", "replication", "chord", "store"},
     "remote": {"chain", "eventual", "register", "replication", "chord", "store"},
     "replication": {"chain", "eventual", "chord", "register", "store"},

@@ -1,0 +1,93 @@
+"""The parts of a deployment that need no host: what is sent, which wheels, clocks, tables."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from node import __version__
+from node.deploy.fleet import HostsFailed, Outcome, report
+from node.deploy.installing import clock_problem
+from node.deploy.release import packed
+from node.deploy.ssh import HostFailed
+from node.deploy.wheelhouse import platforms_of
+from node.errors import BadUsage
+
+ROOT = Path(__file__).resolve().parents[2]
+LINUX = {"system": "Linux", "implementation": "cpython", "machine": "x86_64", "libc": ["glibc", "2.36"]}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A checkout that may be changed."""
+    for name in ("server.py", "main.py", "input.txt", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "node", tmp_path / "node")
+    return tmp_path
+
+
+def test_a_release_is_named_after_all_that_is_in_it_and_nothing_else(tree: Path) -> None:
+    release = packed(tree)
+    assert release.name.startswith(f"{__version__}-")
+    (tree / "node" / "__pycache__").mkdir(exist_ok=True)
+    (tree / "node" / "__pycache__" / "errors.pyc").write_bytes(b"1")
+    (tree / "notes.txt").write_text("of somebody")
+    (tree / "main.py").touch()
+    assert packed(tree) == release, "neither times nor what is not shipped count"
+    (tree / "main.py").write_text("pass\n")
+    assert packed(tree).name != release.name
+    assert packed(tree).lock == release.lock
+    names = zipfile.ZipFile(BytesIO(release.archive)).namelist()
+    assert {"server.py", "requirements.lock", "node/deploy/host/agent.py"} <= set(names)
+
+
+def test_a_tree_that_is_not_whole_is_not_deployed(tree: Path) -> None:
+    (tree / "requirements.lock").unlink()
+    with pytest.raises(BadUsage, match=r"requirements.lock: No such file .*whole checkout"):
+        packed(tree)
+
+
+def test_wheels_are_those_of_the_hosts_glibc_and_older_the_newest_first() -> None:
+    names = platforms_of(LINUX)
+    assert names[0] == "manylinux_2_36_x86_64"
+    assert "manylinux2014_x86_64" in names and "manylinux_2_17_x86_64" in names
+    assert "manylinux_2_37_x86_64" not in names
+    assert platforms_of(LINUX | {"machine": "aarch64"})[-1] == "manylinux2014_aarch64"
+    assert platforms_of(LINUX | {"libc": ["", ""]})[0] == "musllinux_1_2_x86_64"
+
+
+def test_no_wheels_are_looked_for_where_there_are_none() -> None:
+    with pytest.raises(HostFailed, match="not for pypy on Linux"):
+        platforms_of(LINUX | {"implementation": "pypy"})
+
+
+@pytest.mark.parametrize(
+    ("there", "problem"),
+    [
+        (100.5, ""),
+        (98.5, ""),
+        (102.9, ""),
+        (103.1, "its clock is 2.1 s ahead of the one here"),
+        (90.0, "its clock is 10.0 s behind the one here"),
+    ],
+)
+def test_a_clock_is_wrong_only_if_the_way_there_cannot_explain_it(there: float, problem: str) -> None:
+    assert clock_problem(100.0, there, 101.0, 2.0).startswith(problem)
+    assert bool(clock_problem(100.0, there, 101.0, 2.0)) == bool(problem)
+
+
+def test_the_summary_has_a_line_for_every_host_and_fails_for_those_that_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(HostsFailed) as failure:
+        report("setup", [Outcome("a", True, "done"), Outcome("long-name", False, "no disk")])
+    assert failure.value.hosts == {"long-name"} and failure.value.code == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "host       what   result  reason",
+        "a          setup  ok      done",
+        "long-name  setup  FAILED  no disk",
+    ]

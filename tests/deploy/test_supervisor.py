@@ -1,0 +1,128 @@
+"""The supervisor with programs that do as a node does: serve, fail, leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node.deploy.host.layout import Layout
+from tests.ring.nodes import PATIENCE, eventually
+
+SERVES = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+signal.signal(signal.SIGUSR1, lambda *_: (print("rests"), sys.exit(0)))
+print("serves", os.environ.get("RPYCHORD_TOKEN"), *sys.argv[1:], flush=True)
+time.sleep(600)
+"""
+SUPERVISE = """
+import sys
+from node.deploy.host import layout, supervisor
+layout.Layout.here = classmethod(lambda cls: cls(layout.Path(sys.argv[1])))
+supervisor.LOG_SIZE = 2000
+sys.exit(supervisor.main())
+"""
+
+
+class Installation:
+    """What the supervisor finds on a host."""
+
+    def __init__(self, base: Path) -> None:
+        self.layout = Layout(base)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        python = base / "releases" / "one" / "venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.symlink_to(sys.executable)
+        (base / "current").symlink_to("releases/one")
+        (base / "run").mkdir()
+        orders = {"words": ["--port", "7"], "environment": {"RPYCHORD_TOKEN": "secret"}}
+        self.layout.orders.write_text(json.dumps(orders))
+
+    def supervise(self, program: str) -> subprocess.Popen[bytes]:
+        """Start a supervisor of a node that runs this program."""
+        (self.layout.release / "server.py").write_text(program)
+        process = subprocess.Popen([sys.executable, "-c", SUPERVISE, str(self.layout.base)])
+        self._processes.append(process)
+        return process
+
+    def state(self) -> dict[str, int]:
+        """What the supervisor wrote down."""
+        found: dict[str, int] = json.loads(self.layout.state.read_text())
+        return found
+
+    def log(self) -> str:
+        """All that was said."""
+        return self.layout.log.read_text()
+
+    def close(self) -> None:
+        """Kill what is left."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(PATIENCE)
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    """One without a node."""
+    made = Installation(tmp_path / "base")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_killed_node_is_started_again_with_its_words_and_secrets(installation: Installation) -> None:
+    supervisor = installation.supervise(SERVES)
+    eventually(lambda: installation.log().count("serves secret --port 7\n") == 1)
+    os.kill(installation.state()["node"], signal.SIGKILL)
+    eventually(lambda: installation.log().count("serves secret --port 7\n") == 2)
+    assert "the node was killed by SIGKILL: it is started again in 0.1 s" in installation.log()
+    assert installation.state()["starts"] == 2
+    arguments = Path(f"/proc/{supervisor.pid}/cmdline").read_text()
+    assert "secret" not in arguments and "server.py" not in arguments
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_told_to_stop_it_passes_that_on_and_ends_with_the_node(installation: Installation, number: int) -> None:
+    supervisor = installation.supervise(SERVES)
+    eventually(lambda: "serves" in installation.log())
+    node = installation.state()["node"]
+    supervisor.send_signal(number)
+    assert supervisor.wait(PATIENCE) == 0
+    assert not Path(f"/proc/{node}").exists()
+    assert ("rests" in installation.log()) == (number == signal.SIGUSR1)
+
+
+def test_a_node_that_has_left_is_not_started_again(installation: Installation) -> None:
+    assert installation.supervise("print('left')").wait(PATIENCE) == 0
+    assert installation.log().count("left\n") == 1
+
+
+def test_it_waits_longer_after_each_failure_but_two_seconds_at_most(installation: Installation) -> None:
+    installation.supervise("import sys; sys.exit('hosts.toml is wrong')")
+    eventually(lambda: installation.state()["failures"] == 6)
+    waits = [line.split()[-2] for line in installation.log().splitlines() if "started again" in line]
+    assert waits[:6] == ["0.1", "0.2", "0.4", "0.8", "1.6", "2.0"]
+    assert "hosts.toml is wrong" in installation.log()
+
+
+def test_there_is_one_supervisor(installation: Installation) -> None:
+    installation.supervise(SERVES)
+    eventually(lambda: "serves" in installation.log())
+    assert installation.supervise(SERVES).wait(PATIENCE) == 0
+    assert installation.state()["starts"] == 1
+
+
+def test_the_log_does_not_grow_for_ever(installation: Installation) -> None:
+    assert installation.supervise("for n in range(1000): print('line', n)").wait(PATIENCE) == 0
+    logs = sorted(installation.layout.log.parent.iterdir())
+    assert len(logs) == 5 and all(path.stat().st_size <= 2000 for path in logs)
+    assert "line 999" in installation.log()
