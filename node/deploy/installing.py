@@ -26,7 +26,7 @@ def install(fleet: Fleet, tree: Path, *, offline: bool) -> list[Outcome]:
 
     def on(host: RemoteHost) -> str:
         facts = inspected(host, fleet.inventory, release, ask_index=not offline)
-        request = {"what": "install", "release": release.name, "archive": "", "wheels": ""}
+        request: Request = {"what": "install", "release": release.name, "archive": "", "wheels": ""}
         request["environment"] = facts["environment"]
         if facts["installed"]:
             host.script(SCRIPT, request)

@@ -159,7 +159,10 @@ class RemoteHost:
             raise NotInstalled("nothing is installed there: fab setup_servers")
         if code:
             raise HostFailed(complaint.splitlines()[-1] if complaint else f"ended with code {code} and said nothing")
-        result: Request = json.loads(answer.splitlines()[-1])
+        try:
+            result: Request = json.loads(answer.splitlines()[-1])
+        except (IndexError, ValueError):
+            raise HostFailed(f"answered something else than was asked: {answer[-80:]!r}") from None
         return result
 
     def _files_of_known_hosts(self) -> list[tuple[Path, bool]]:

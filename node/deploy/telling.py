@@ -19,9 +19,12 @@ def show_status(fleet: Fleet) -> None:
     seen = Seen(fleet)
     health: Request = {"problems": [], "keys": {}}
     serving = [name for name, said in seen.hosts.items() if said["members"]]
-    for name in serving[:1]:
-        with fleet.connection(name) as host:
-            health = host.agent("health", host.where)
+    if serving:
+        try:
+            with fleet.connection(serving[0]) as host:
+                health = host.agent("health", host.where)
+        except HostFailed as failure:
+            health["problems"] = [f"the replicas cannot be compared: {failure}"]
     rows = [_row(each, seen.hosts.get(each.host), health["keys"]) for each in seen.outcomes if each.host in fleet.hosts]
     print_table(("host", "node", "release", "up", "restarts", "keys", "bytes", "problem"), rows)
     members = seen.hosts[serving[0]]["members"] if serving else []

@@ -59,7 +59,7 @@ class Agent:
             "uptime": processes.age(nodes[0]) if nodes else 0.0,
             "host_uptime": processes.host_uptime(),
             "data": self._layout.has_data,
-            "bytes": sum(path.stat().st_size for path in self._layout.data.rglob("*") if path.is_file()),
+            "bytes": self._layout.data_size(),
             "members": members,
             "said": said,
         }

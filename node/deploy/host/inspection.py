@@ -47,7 +47,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         "index": request["ask_index"] and not has_environment and _reaches(*INDEX),
         "environment": environment,
         "has_environment": has_environment,
-        "installed": (base / "releases" / request["release"] / ".complete").exists(),
+        "installed": has_environment and _made_for(base / "releases" / request["release"]) == environment,
     }
 
 
@@ -65,6 +65,14 @@ def _directory_problem(base: Path) -> str:
             return f"the disk of {base} is full"
         return f"cannot use {base}: {error.strerror}"
     return ""
+
+
+def _made_for(release: Path) -> str:
+    """The environment that a release was completed with; it is another one once the Python here is."""
+    try:
+        return (release / ".complete").read_text()
+    except OSError:
+        return ""
 
 
 def _space_problem(base: Path, wanted: int, release: Path) -> str:

@@ -38,21 +38,18 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 def _install(base: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Bring a release here and switch to it. Never leaves half of one."""
-    release = base / "releases" / request["release"]
-    was_there = _complete(release)
+    release, environment = base / "releases" / request["release"], base / "environments" / request["environment"]
     try:
-        if not was_there:
+        if not _complete(release) or (release / ".complete").read_text() != environment.name:
             _unpack(release, base / "incoming" / request["archive"])
-            environment = base / "environments" / request["environment"]
             if not _complete(environment):
-                _make_environment(
-                    environment, release, base / "incoming" / request["wheels"] if request["wheels"] else None
-                )
+                wheels = base / "incoming" / request["wheels"] if request["wheels"] else None
+                _make_environment(environment, release, wheels)
             _furnish(release, environment)
         _switch(base, release)
     except BaseException as error:
         full = shutil.disk_usage(base).free < FULL or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
-        for each in (release, base / "environments" / request["environment"]):
+        for each in (release, environment):
             if not _complete(each):
                 shutil.rmtree(each, ignore_errors=True)
         if full:
@@ -89,7 +86,7 @@ def _make_environment(environment: Path, release: Path, wheels: Path | None) -> 
         source = ["--isolated", "install", "--no-index", "--find-links", str(place)]
         _run([*pip, *source, *locked], "pip cannot install from the wheels sent")
         shutil.rmtree(place)
-    _declare_complete(environment)
+    _declare_complete(environment, "")
 
 
 def _furnish(release: Path, environment: Path) -> None:
@@ -103,7 +100,7 @@ def _furnish(release: Path, environment: Path) -> None:
     command.write_text(f'#!/bin/sh\nexec "{python}" -m node.cli.ring "$@"\n')
     command.chmod(0o700)
     _run([python, str(release / "server.py"), "--help"], "what was installed does not start")
-    _declare_complete(release)
+    _declare_complete(release, environment.name)
 
 
 def _packages(python: str | Path) -> str:
@@ -116,8 +113,10 @@ def _complete(directory: Path) -> bool:
     return (directory / ".complete").exists()
 
 
-def _declare_complete(directory: Path) -> None:
+def _declare_complete(directory: Path, made_for: str) -> None:
     with (directory / ".complete").open("w") as file:
+        file.write(made_for)
+        file.flush()
         os.fsync(file.fileno())
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,14 @@ class Layout:
     def has_data(self) -> bool:
         """Whether a node has been here before."""
         return self.data.is_dir() and any(self.data.iterdir())
+
+    def data_size(self) -> int:
+        """Bytes of the data directory; its files come and go meanwhile."""
+        size = 0
+        for path in self.data.rglob("*"):
+            with suppress(FileNotFoundError):
+                size += path.stat().st_size if path.is_file() else 0
+        return size
 
     @contextmanager
     def alone(self, patience: float = 120.0) -> Iterator[None]:
