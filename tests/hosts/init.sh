@@ -19,7 +19,6 @@ for own in root home; do
   mount --bind "$dir/own/$own" "$root/$own"
 done
 mkdir -p "$root/run/sshd"
-rm -f "$root/var/spool/cron/crontabs/chord"
 chroot "$root" sh -c 'id chord >/dev/null 2>&1 || useradd -m -s /bin/sh -p "*" chord'
 chroot "$root" install -d -m 700 -o chord -g chord "$home" "$home/.ssh"
 install -m 600 "$dir/authorized_keys" "$root$home/.ssh/authorized_keys"
