@@ -11,7 +11,7 @@ from pathlib import Path
 from fabric import task
 
 from node.deploy import inventory
-from node.deploy.fleet import Fleet, report
+from node.deploy.fleet import Fleet, fail_for, report, show
 from node.deploy.installing import install, remove
 from node.deploy.running import renew, run_first, run_others, stop
 from node.deploy.telling import run_special, show_logs, show_status, uptimes
@@ -43,28 +43,28 @@ def run_servers(c):
     report("run", run_others(fleet(c)))
 
 
-@task
-def stop_servers(c):
+@task(help={"patience": "seconds until a node that does not end is killed"})
+def stop_servers(c, patience=75):
     """End every node; the data stays. With -H those hand over to the others and leave."""
-    report("stop", stop(fleet(c)))
+    report("stop", stop(fleet(c), patience))
 
 
 @task
 def restart_servers(c):
     """Stop every node, then start them all. For a ring that goes on meanwhile: update_servers."""
     hosts = fleet(c)
-    report("stop", stop(hosts))
-    report("run", run_first(hosts))
-    report("run", run_others(hosts))
+    stopped = show("stop", stop(hosts))
+    first = show("run", run_first(hosts))
+    fail_for([*stopped, *first, *show("run", run_others(hosts))])
 
 
 @task(help={"offline": "as for setup_servers"})
 def update_servers(c, offline=False):
     """Install this tree and restart one node after the other, each when the ring is whole."""
     hosts = fleet(c)
-    installed = install(hosts, TREE, offline=offline)
-    report("setup", installed)
-    report("update", renew(hosts, [each.host for each in installed]))
+    installed = show("setup", install(hosts, TREE, offline=offline))
+    renewed = show("update", renew(hosts, [each.host for each in installed if each.good]))
+    fail_for([*installed, *renewed])
 
 
 @task(help={"file": "the input file, input.txt unless said otherwise"})

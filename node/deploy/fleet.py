@@ -80,10 +80,21 @@ class Fleet:
 
 def report(what: str, outcomes: Sequence[Outcome]) -> None:
     """Print a line for every host. Raises HostsFailed if any failed."""
-    rows = [(each.host, what, "ok" if each.good else "FAILED", each.said) for each in outcomes]
-    print_table(("host", "what", "result", "reason"), rows)
+    fail_for(show(what, outcomes))
+
+
+def fail_for(outcomes: Iterable[Outcome]) -> None:
+    """Raises HostsFailed if there are hosts that failed."""
     if failed := [each.host for each in outcomes if not each.good]:
         raise HostsFailed(failed)
+
+
+def show(what: str, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    """Print a line for every host; the same outcomes."""
+    rows = [(each.host, what, "ok" if each.good else "FAILED", each.said) for each in outcomes]
+    if rows:
+        print_table(("host", "what", "result", "reason"), rows)
+    return outcomes
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

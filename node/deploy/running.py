@@ -19,16 +19,18 @@ class Seen:
     """What the hosts that answer said of their nodes, and where those listen."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self.hosts: dict[str, Request] = {}
-        self.outcomes = fleet.everywhere().each(self._look)
+        found: dict[str, Request] = {}
 
-    def _look(self, host: RemoteHost) -> str:
-        self.hosts[host.name] = look(host)
-        return ""
+        def on(host: RemoteHost) -> str:
+            found[host.name] = look(host)
+            return ""
 
-    def others(self, name: str) -> list[tuple[str, Request]]:
+        self.outcomes = fleet.everywhere().each(on)
+        self.hosts = {name: found[name] for name in fleet.inventory.hosts if name in found}
+
+    def others(self, name: str) -> dict[str, Request]:
         """All but one of them, the first host first."""
-        return [(other, said) for other, said in self.hosts.items() if other != name]
+        return {other: said for other, said in self.hosts.items() if other != name}
 
     def running(self) -> list[str]:
         """The addresses of the nodes that run."""
@@ -61,13 +63,13 @@ def _run(fleet: Fleet, hosts: Sequence[str]) -> list[Outcome]:
 
 def start(host: RemoteHost, inventory: Inventory, seen: Seen) -> str:
     """Start the node of a host, if it does not run, and wait until it serves."""
-    others = seen.others(host.name)
+    others = seen.others(host.name).values()
     security = security_of(host.name)
     request = host.where | {
         "words": [*_role(host, inventory, seen), *_words(host, inventory), *security.words],
         "environment": security.environment,
         "patience": START,
-        "alone": len(inventory.hosts) > 1 and not any(said["node"] for _, said in others),
+        "may_wait": len(inventory.hosts) > 1 and not any(said["node"] for said in others),
     }
     answer = host.agent("start", request, START + STOP + REPLY)
     if answer["state"] == "waits":
@@ -79,16 +81,17 @@ def _role(host: RemoteHost, inventory: Inventory, seen: Seen) -> list[str]:
     """How a node begins: whom it joins, or what the ring it founds is like. Raises HostFailed if it can do neither."""
     here = seen.hosts.get(host.name) or look(host)
     others = seen.others(host.name)
-    serving = [said["address"] for _, said in others if said["members"]]
-    if serving:
-        return [serving[0], str(inventory.ring.port), str(inventory.ring.port)]
+    serving = [said["address"] for said in others.values() if said["members"]]
+    up = serving or [said["address"] for said in others.values() if said["node"]]
+    has_data = here["data"] or here["node"]
+    if serving or (up and not has_data):
+        return [up[0], str(inventory.ring.port), str(inventory.ring.port)]
     port = ["--port", str(inventory.ring.port)]
-    if here["data"] or here["node"]:
+    if has_data:
         return port
-    with_data = [name for name, said in others if said["data"]]
     if host.name != inventory.first:
         raise HostFailed("there is no node to join: start the first one with fab run_server")
-    if with_data:
+    if with_data := [name for name, said in others.items() if said["data"]]:
         raise HostFailed(f"has no data of the ring that {', '.join(with_data)} have: start those with fab run_servers")
     return [*port, *_policy(inventory)]
 
@@ -116,15 +119,15 @@ def await_whole(host: RemoteHost, running: Sequence[str], *, replicas: bool) -> 
     return f"serves in a ring of {listed}"
 
 
-def stop(fleet: Fleet) -> list[Outcome]:
+def stop(fleet: Fleet, patience: float = STOP) -> list[Outcome]:
     """End the nodes. All of them rest: each keeps its replicas and its place. Some of them hand over and leave."""
     leave = fleet.hosts != fleet.inventory.hosts
-    return fleet.each(lambda host: stop_one(host, leave=leave))
+    return fleet.each(lambda host: stop_one(host, leave=leave, patience=patience))
 
 
-def stop_one(host: RemoteHost, *, leave: bool) -> str:
-    """End the node of a host."""
-    answer = host.agent("stop", {"patience": STOP, "leave": leave}, STOP + REPLY)
+def stop_one(host: RemoteHost, *, leave: bool, patience: float = STOP) -> str:
+    """End the node of a host; it is killed if it has not ended in time."""
+    answer = host.agent("stop", {"patience": patience, "leave": leave}, patience + REPLY)
     if answer["killed"]:
         return f"had to be killed after {answer['seconds']:.0f} s; its data stays"
     return f"stopped in {answer['seconds']:.1f} s" if answer["ran"] else "did not run"

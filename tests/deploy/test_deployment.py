@@ -88,7 +88,10 @@ def its_data_comes_back_after_a_kill(fab: Fab) -> None:
 
 def it_rests_and_comes_back(fab: Fab) -> None:
     hosts = fab.hosts
-    fab("stop_servers")
+    hosts.run(4, "pkill", "-STOP", "-f", "server.py")
+    stopped = rows(fab("stop_servers", "--patience", "3"))
+    assert "had to be killed after 3 s; its data stays" in stopped[hosts.address(4)]
+    assert all("stopped in" in stopped[hosts.address(number)] for number in (1, 2, 3))
     assert not any(node_of(hosts, number) for number in hosts.numbers)
     assert "no node runs" in rows(fab("status", code=1))[hosts.address(1)]
     assert "crontab" not in hosts.run(1, "sh", "-c", "crontab -u chord -l 2>&1 | grep rpychord || true")

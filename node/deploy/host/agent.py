@@ -78,7 +78,7 @@ class Agent:
                 self._layout.state.unlink(missing_ok=True)
                 self._log_began = self._layout.log.stat().st_size if self._layout.log.exists() else 0
                 self._keeper.start()
-            state = self._until_up(request, had_data and request["alone"])
+            state = self._until_up(request, started=not was, may_wait=had_data and request["may_wait"])
             return {"state": state, "was_running": was}
 
     def stop(self, request: Request) -> Request:
@@ -124,7 +124,7 @@ class Agent:
             return str(error)
         return problems[0] if problems else ""
 
-    def _until_up(self, request: Request, may_wait: bool) -> str:
+    def _until_up(self, request: Request, *, started: bool, may_wait: bool) -> str:
         """Raises SystemExit, with what the node said, if it does not come up."""
         began = time.monotonic()
         while True:
@@ -138,7 +138,8 @@ class Agent:
             state = self._state()
             passed = time.monotonic() - began
             if state.get("failures", 0) >= HOPELESS or (passed > STEADY and self._keeper.supervisor() is None):
-                self._keeper.stop(signal.SIGTERM, request["patience"])
+                if started:
+                    self._keeper.stop(signal.SIGTERM, request["patience"])
                 raise SystemExit(self._last_words() or "the node does not start and says nothing")
             if may_wait and passed > STEADY and state.get("node") and not said.startswith("nothing listens"):
                 return "waits"

@@ -8,7 +8,7 @@ from typing import Any
 
 import rpyc
 
-ANSWER = 20.0
+ANSWER = 10.0
 """Seconds for one answer."""
 Member = tuple[str, int, str]
 """(host, port, id)."""
