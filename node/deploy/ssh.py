@@ -6,6 +6,7 @@ Keys of hosts are checked against known_hosts, whatever the ssh configuration sa
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import socket
 from collections.abc import Callable
@@ -28,6 +29,7 @@ exit 90
 """
 NO_PYTHON, NO_COMMAND = 90, (126, 127)
 CALL = "\nimport json, sys\nprint(json.dumps(main(json.loads({request!r}))))\n"
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # its threads print tracebacks of what it raises as well
 ANSWER = 300.0
 """Seconds a command may take unless it says otherwise."""
 KEEPALIVE = 10
@@ -190,6 +192,8 @@ class RemoteHost:
                 return f"{where} does not answer: is the host up?"
             case paramiko.ssh_exception.NoValidConnectionsError() | socket.gaierror() | ConnectionError():
                 return f"{where} cannot be reached: {getattr(error, 'strerror', None) or error}"
+            case paramiko.SSHException() if "banner" in str(error):
+                return f"{where} does not speak ssh: is the port right?"
             case paramiko.SSHException() if "No authentication methods" in str(error):
                 return f"{where}: there is no key to log in with: name one in [ssh], or add it to an ssh agent"
             case paramiko.SSHException() if "not found in known_hosts" in str(error):

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -98,13 +99,14 @@ def _port_problem(base: Path, host: str, port: int) -> str:
 
 
 def _reaches(host: str, port: int) -> bool:
-    """Whether that host can be reached. Asking for its name may take longer than anybody wants to wait."""
+    """Whether that host answers, and not a proxy for it. Asking for its name may take longer than one wants to wait."""
     answers: list[bool] = []
 
     def reach() -> None:
         with contextlib.suppress(OSError):
-            socket.create_connection((host, port), INDEX_PATIENCE).close()
-            answers.append(True)
+            connection = socket.create_connection((host, port), INDEX_PATIENCE)
+            with ssl.create_default_context().wrap_socket(connection, server_hostname=host):
+                answers.append(True)
 
     asking = threading.Thread(target=reach, daemon=True)
     asking.start()
