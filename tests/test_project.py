@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 GROUND = {"identifiers", "errors", "settings", "codec", "values", "transport", "tasks", "data", "batches"}
 MAY_IMPORT = {
     "cli": {"chain", "eventual", "register", "client", "remote", "replication", "chord", "store"},
-    "deploy": set(),
     "client": {"chain", "eventual", "register", "remote", "replication", "chord", "store"},
     "remote": {"chain", "eventual", "register", "replication", "chord", "store"},
     "replication": {"chain", "eventual", "chord", "register", "store"},
@@ -24,6 +23,7 @@ MAY_IMPORT = {
     "chord": set(),
     "store": set(),
     "simulation": {"replication", "chain", "eventual", "register", "chord", "store"},
+    "deploy": set(),
 }
 PURE = ("chain", "eventual", "chord", "register", "replication")
 FORBIDDEN_WHEN_PURE = {"rpyc", "rocksdict", "lmdb", "socket", "time", "datetime", "threading", "subprocess", "uvloop"}

@@ -130,7 +130,9 @@ def command(
     default to 18861. A node whose data directory belongs to a ring comes back to that ring, with or without FIRST_IP.
 
     When it has joined and serves it prints one line: ready HOST:PORT id=ID. SIGTERM and Ctrl-C make it hand its keys
-    over and leave. SIGUSR1 ends it as it is, for a ring of which all nodes are to rest.
+    over and leave.
+
+    SIGUSR1 ends it as it is, for a ring of which all nodes are to rest.
     """
     if port is not None and local_port is not None and port != local_port:
         raise BadUsage(f"two local ports: {local_port} as the third word and --port {port}; give one")
