@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fabric import task
 
-from node.deploy import inventory
+from node.deploy import copying, inventory
 from node.deploy.fleet import Fleet, fail_for, report, show
 from node.deploy.installing import install, remove
 from node.deploy.running import renew, run_first, run_others, stop
@@ -89,6 +89,18 @@ def logs(c, lines=20, follow=False):
 def uptime(c):
     """Show how long each node and its host have been up."""
     report("uptime", uptimes(fleet(c)))
+
+
+@task(help={"file": "the file to write"})
+def backup(c, file):
+    """Write all keys and values of the ring to a file here."""
+    report("backup", copying.backup(fleet(c), Path(file)))
+
+
+@task(help={"file": "a file that backup wrote"})
+def restore(c, file):
+    """Store all keys and values of a file; keys that are not in it stay."""
+    report("restore", copying.restore(fleet(c), Path(file)))
 
 
 @task(help={"yes": "do not ask"})

@@ -118,6 +118,16 @@ class RemoteHost:
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise HostFailed(f"{name} cannot be sent: {error} (is the disk there full?)") from None
 
+    def get(self, name: str, local: Path) -> None:
+        """Bring a file from the directory there; it has its name here only when it is whole."""
+        part = local.with_name(f"{local.name}.part")
+        try:
+            self._connection.get(f"{self._directory}/{name}", str(part.absolute()))
+            part.replace(local)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            part.unlink(missing_ok=True)
+            raise HostFailed(f"{name} cannot be brought to {local}: {error}") from None
+
     def show(self, words: list[str], said: Callable[[str], None]) -> int:
         """Run a program of the installation and hand over what it says line by line; its exit code."""
         command = shlex.join([f"{self._directory}/current/venv/bin/python", *words])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from node.codec import Address
 from node.deploy.fleet import Fleet, HostsFailed, Outcome, print_table
 from node.deploy.running import Seen
 from node.deploy.ssh import HostFailed, RemoteHost, Request
@@ -103,7 +104,7 @@ def run_special(fleet: Fleet, file: Path) -> None:
 
     def on(host: RemoteHost) -> str:
         host.put(file, "input.txt")
-        node = f"{host.address}:{fleet.inventory.ring.port}"
+        node = str(Address(host.address, fleet.inventory.ring.port))
         words = [host.there("current/main.py"), host.there("input.txt"), "--node", node]
         if code := host.show(words, lambda line: print(line, flush=True)):
             raise HostsFailed([host.name], code)

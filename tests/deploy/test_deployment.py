@@ -69,6 +69,7 @@ def test_a_ring_is_deployed_survives_rests_and_is_renewed_under_load(fab: Fab) -
 
     its_data_comes_back_after_a_kill(fab)
     it_rests_and_comes_back(fab)
+    it_is_copied_and_restored(fab)
     one_leaves_and_comes_back(fab)
     it_is_renewed_under_load(fab)
     nothing_is_left_of_it(fab)
@@ -99,6 +100,16 @@ def it_rests_and_comes_back(fab: Fab) -> None:
     for number in hosts.numbers:
         assert ask(hosts, number, "ring.get('full name')") == "Ada Augusta, Countess of Lovelace"
     assert hosts.run(1, "crontab", "-u", "chord", "-l").count("@reboot") == 1
+
+
+def it_is_copied_and_restored(fab: Fab) -> None:
+    hosts, file = fab.hosts, fab.tree / "copy.jsonl"
+    assert "keys in " in fab("backup", "--file", str(file))
+    assert "name another file" in fab("backup", "--file", str(file), code=2)
+    assert ask(hosts, 1, "ring.delete('city/lisbon'), ring.put('counter', 99), ring.put('new', 1)")
+    assert f"{len(file.read_text().splitlines())} keys stored" in fab("restore", "--file", str(file))
+    assert ask(hosts, 2, "(ring.get('city/lisbon'), ring.get('counter'), ring.get('new'))") == "('Lisbon', '3', 1)"
+    assert hosts.run(1, "ls", f"{HOME}/rpychord/copy").split() == []
 
 
 def one_leaves_and_comes_back(fab: Fab) -> None:
