@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from node.codec import Address
 from node.deploy.fleet import Fleet, HostsFailed, Outcome, print_table
 from node.deploy.running import Seen
 from node.deploy.ssh import HostFailed, RemoteHost, Request
 
-LOGS = "node.deploy.host.agent"
+AGENT = "node.deploy.host.agent"
 
 
 def show_status(fleet: Fleet) -> None:
@@ -77,7 +76,7 @@ def uptimes(fleet: Fleet) -> list[Outcome]:
 
 def show_logs(fleet: Fleet, lines: int, *, follow: bool) -> list[Outcome]:
     """Print the last lines of each host's log, each with its host in front; with `follow` go on until Ctrl-C."""
-    words = ["-m", LOGS, "logs", "-n", str(lines), *(["-F"] if follow else [])]
+    words = ["-m", AGENT, "logs", "-n", str(lines), *(["-F"] if follow else [])]
     outcomes: list[Outcome] = []
 
     def on(host: RemoteHost) -> str:
@@ -104,8 +103,7 @@ def run_special(fleet: Fleet, file: Path) -> None:
 
     def on(host: RemoteHost) -> str:
         host.put(file, "input.txt")
-        node = str(Address(host.address, fleet.inventory.ring.port))
-        words = [host.there("current/main.py"), host.there("input.txt"), "--node", node]
+        words = ["-m", AGENT, "special", host.there("input.txt"), host.address, str(fleet.inventory.ring.port)]
         if code := host.show(words, lambda line: print(line, flush=True)):
             raise HostsFailed([host.name], code)
         return "done"

@@ -9,24 +9,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from node.codec import Address
 from node.deploy.host import processes, ring
+from node.deploy.host.client import Client
 from node.deploy.host.keeper import Keeper
 from node.deploy.host.layout import Layout, write_privately
 from node.deploy.host.ring import Silent
 
 Request = dict[str, Any]
-COPY = "copy"
-"""Where a copy of the whole ring is on its way to or from here."""
 STEADY = 2.0
 """Seconds after which a node that is up and waits for others will go on waiting."""
 HOPELESS = 3
@@ -117,32 +113,6 @@ class Agent:
                 raise SystemExit(f"not after {request['patience']:.0f} s: {problem}")
             time.sleep(0.2)
 
-    def dump(self, request: Request) -> Request:
-        """Write all keys and values of the ring to the file `copy/FILE`; how many."""
-        self.clear(request)
-        return self._ring(request, "dump", "--out", str(self._layout.base / COPY / request["file"]))
-
-    def load(self, request: Request) -> Request:
-        """Store what the file `copy/FILE` holds; how many keys. Raises SystemExit if some were not."""
-        return self._ring(request, "load", "--format", "jsonl", str(self._layout.base / COPY / request["file"]))
-
-    def clear(self, _: Request) -> Request:
-        """Remove what `dump` wrote, or make room for what is to be loaded."""
-        copy = self._layout.base / COPY
-        shutil.rmtree(copy, ignore_errors=True)
-        copy.mkdir()
-        return {}
-
-    def _ring(self, request: Request, *words: str) -> Request:
-        """What a `ring` command on the node of this host answers. Raises SystemExit with its complaint."""
-        where = ["--node", str(Address(request["address"], request["port"])), "--json"]
-        command = [sys.executable, "-m", "node.cli.ring", *words, *where]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(done.stderr.strip() or f"ring {words[0]} ended with code {done.returncode}")
-        answer: Request = json.loads(done.stdout.splitlines()[-1])
-        return answer
-
     def _problem(self, request: Request, wanted: set[tuple[str, int]]) -> str:
         try:
             listed = {(host, port) for host, port, _ in ring.members(request["address"], request["port"])}
@@ -206,13 +176,17 @@ def _check_port(host: str, port: int) -> None:
 
 
 def main() -> None:
-    """Do what the one word says with the request on standard input; `logs` shows files and takes none."""
-    agent = Agent(Layout.here())
+    """Do what the one word says with the request on standard input; `logs` and `special` become other programs."""
+    layout = Layout.here()
+    agent, client = Agent(layout), Client(layout)
     verb, *rest = sys.argv[1:]
     if verb == "logs":
-        os.execvp("tail", ["tail", *rest, str(Layout.here().log)])
+        os.execvp("tail", ["tail", *rest, str(layout.log)])
+    if verb == "special":
+        client.special(*rest)
     verbs: dict[str, Callable[[Request], Request]] = {
-        name: getattr(agent, name) for name in ("look", "start", "stop", "health", "whole", "dump", "load", "clear")
+        **{name: getattr(agent, name) for name in ("look", "start", "stop", "health", "whole")},
+        **{name: getattr(client, name) for name in ("dump", "load", "clear")},
     }
     print(json.dumps(verbs[verb](json.load(sys.stdin))))
 

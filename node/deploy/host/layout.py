@@ -34,6 +34,16 @@ class Layout:
         return self.base / "data"
 
     @property
+    def copy(self) -> Path:
+        """Where a copy of the whole ring is on its way to or from here."""
+        return self.base / "copy"
+
+    @property
+    def client(self) -> Path:
+        """Where a client of this host keeps what it keeps."""
+        return self.base / "run" / "client"
+
+    @property
     def log(self) -> Path:
         """What the node and its supervisor say."""
         return self.base / "log" / "node.log"

@@ -1,0 +1,61 @@
+"""What a client on this host does for the deploying machine, with the commands of the installation."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import Any, NoReturn
+
+from node.codec import Address
+from node.deploy.host.layout import Layout
+
+Request = dict[str, Any]
+
+
+class Client:
+    """Its verbs take and give JSON as those of the agent do."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def dump(self, request: Request) -> Request:
+        """Write all keys and values of the ring to a file in `copy`; how many."""
+        self.clear(request)
+        return self._asked(request, "dump", "--out", str(self._layout.copy / request["file"]))
+
+    def load(self, request: Request) -> Request:
+        """Store what a file in `copy` holds; how many keys. Raises SystemExit if some were not."""
+        return self._asked(request, "load", "--format", "jsonl", str(self._layout.copy / request["file"]))
+
+    def clear(self, _: Request) -> Request:
+        """Remove what `dump` wrote, or make room for what is to be loaded."""
+        shutil.rmtree(self._layout.copy, ignore_errors=True)
+        self._layout.copy.mkdir()
+        return {}
+
+    def special(self, file: str, host: str, port: str) -> NoReturn:
+        """Become `main.py`, with this file, on this node."""
+        main = str(self._layout.release / "main.py")
+        words = [sys.executable, main, file, "--node", str(Address(host, int(port)))]
+        os.execve(sys.executable, words, self._environment())
+
+    def _asked(self, request: Request, *words: str) -> Request:
+        """What a `ring` command answers about the ring of the node here."""
+        node = str(Address(request["address"], request["port"]))
+        answer: Request = json.loads(self._ring(*words, "--node", node, "--json").splitlines()[-1])
+        return answer
+
+    def _ring(self, *words: str) -> str:
+        """What a `ring` command prints. Raises SystemExit with its complaint."""
+        command = [sys.executable, "-m", "node.cli.ring", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment())
+        if done.returncode:
+            raise SystemExit(done.stderr.strip() or f"ring {words[0]} ended with code {done.returncode}")
+        return done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        """Of clients: what they keep is in the installation, and goes with it."""
+        return {**os.environ, "XDG_CONFIG_HOME": str(self._layout.client)}
