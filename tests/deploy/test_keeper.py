@@ -34,10 +34,11 @@ class System:
             (programs / name).chmod(0o755)
         monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
         monkeypatch.setenv("HOME", str(directory))
-        (directory / "ring" / "releases" / "one").mkdir(parents=True)
-        (directory / "ring" / "current").symlink_to("releases/one")
-        self.keeper = Keeper(Layout(directory / "ring"))
-        self.unit = directory / ".config" / "systemd" / "user" / "ring.service"
+        base = directory / "my ring"
+        (base / "releases" / "one").mkdir(parents=True)
+        (base / "current").symlink_to("releases/one")
+        self.keeper = Keeper(Layout(base))
+        self.unit = directory / ".config" / "systemd" / "user" / "my-ring.service"
 
     def calls(self) -> list[str]:
         """What was typed."""
@@ -47,14 +48,15 @@ class System:
 def test_a_user_who_lingers_gets_a_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     system = System(tmp_path, monkeypatch, linger="yes", user_units=0)
     assert system.keeper.start() == "systemd"
-    assert "systemctl --user restart ring.service" in system.calls()
+    assert "systemctl --user restart my-ring.service" in system.calls()
     assert (
-        f"ExecStart={tmp_path}/ring/current/venv/bin/python -m node.deploy.host.supervisor" in system.unit.read_text()
+        f'ExecStart="{tmp_path}/my ring/current/venv/bin/python" -m node.deploy.host.supervisor'
+        in system.unit.read_text()
     )
     assert "Restart=on-failure" in system.unit.read_text()
     assert not system.table.exists(), "cron does not start it a second time"
     system.keeper.stop(15, 1.0)
-    assert system.calls()[-2:] == ["systemctl --user disable ring.service", "crontab -l"]
+    assert system.calls()[-2:] == ["systemctl --user disable my-ring.service", "crontab -l"]
     system.keeper.forget()
     assert not system.unit.exists()
 
@@ -69,6 +71,6 @@ def test_where_a_unit_would_end_with_the_login_cron_starts_it_after_a_boot(
     assert not system.unit.exists()
     kept, ours = system.table.read_text().splitlines()
     assert kept == "@daily somebody elses"
-    assert ours.startswith(f"@reboot {tmp_path}/ring/current/venv/bin/python -m node.deploy.host.supervisor #")
+    assert ours.startswith(f"@reboot '{tmp_path}/my ring/current/venv/bin/python' -m node.deploy.host.supervisor #")
     system.keeper.stop(15, 1.0)
     assert system.table.read_text() == "@daily somebody elses\n"

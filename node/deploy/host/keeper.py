@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,7 +24,7 @@ Description=a node of an rpychord ring
 After=network-online.target
 
 [Service]
-ExecStart={python} -m {module}
+ExecStart="{python}" -m {module}
 Restart=on-failure
 RestartSec=1
 KillMode=mixed
@@ -41,7 +43,7 @@ class Keeper:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._python = layout.base / "current" / "venv" / "bin" / "python"
-        self._unit = f"{layout.base.name}.service"
+        self._unit = re.sub(r"[^\w.-]", "-", layout.base.name) + ".service"
         self._unit_file = Path.home() / ".config" / "systemd" / "user" / self._unit
         self._mark = f"# rpychord in {layout.base}"
 
@@ -66,7 +68,7 @@ class Keeper:
                         f"systemctl --user {' '.join(words)}: {done.stderr.strip() if done else 'no answer'}"
                     )
             return "systemd"
-        self._at_reboot([f"@reboot {self._python} -m {MODULE} {self._mark}"])
+        self._at_reboot([f"@reboot {shlex.quote(str(self._python))} -m {MODULE} {self._mark}"])
         subprocess.Popen(
             [sys.executable, "-m", MODULE],
             cwd=self._layout.release,
