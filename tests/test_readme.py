@@ -38,7 +38,7 @@ VARIES = [
 def tour() -> list[str]:
     """The examples of the README, one block after the other."""
     text = (ROOT / "README.md").read_text()
-    section = text[text.index("## Five minutes") : text.index("## The client")]
+    section = text[text.index("## Five minutes") :].split("\n## ")[0]
     return re.findall(r"(?:^    .*\n)+", section, re.MULTILINE)
 
 
