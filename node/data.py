@@ -75,6 +75,10 @@ class Operations(Protocol):
         """Remove a key; whether it was there."""
         ...
 
+    async def delete_if(self, key: bytes, version: Version) -> None:
+        """Remove a key that has this version. Raises VersionConflict."""
+        ...
+
     async def increment(self, key: bytes, amount: int | float) -> tuple[bytes, Version]:
         """Add to a number, 0 where there is none; what it came to, packed. Raises BadValue for what is no number."""
         ...

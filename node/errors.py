@@ -80,6 +80,14 @@ class StoreFull(Definite):
     """The disk is full: the write was refused; reads go on. Free space and write again."""
 
 
+class NoSuchFile(Definite, FileNotFoundError):
+    """The ring holds no file of this name."""
+
+
+class Damaged(Definite):
+    """A block of a file is missing, or not what was stored; `args[1]` is its number from 0, `args[2]` its SHA-256."""
+
+
 class NoQuorum(Definite):
     """Too few of the nodes that keep the ring map answer; the message says which are needed and which were reached."""
 

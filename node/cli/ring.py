@@ -18,6 +18,7 @@ COMMANDS = {
     "increment": ("node.cli.keys:increment", "Add to a number."),
     "keys": ("node.cli.keys:keys", "Print all keys, or those that begin with a prefix."),
     "count": ("node.cli.keys:count", "Print how many keys the ring holds."),
+    "file": ("node.cli.files:group", "Put, get, list and remove files."),
     "watch": ("node.cli.watch:watch", "Print every change of a key as it happens."),
     "overlay": ("node.cli.overlook:overlay", "Show the members of the ring."),
     "lookup": ("node.cli.overlook:lookup", "Show the way to the owner of a key, hop by hop."),

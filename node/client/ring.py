@@ -12,11 +12,12 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from node.chain.ring_map import RingMap
 from node.chain.router import Router
 from node.client.atlas import Atlas
+from node.client.manifests import RESERVED
 from node.client.session import ConnInfo, Session
 from node.client.watching import Watch
 from node.codec import Address, parse_address, unpack
@@ -26,6 +27,9 @@ from node.remote.pool import Pool
 from node.replication.messages import HELLO, Hello
 from node.settings import Settings
 from node.values import key_of, pack_value, readable, unpack_value
+
+if TYPE_CHECKING:  # imported when it is used
+    from node.client.files import AsyncFiles
 
 LEAVE = 30.0
 TIMEOUT = 10.0
@@ -49,6 +53,7 @@ class AsyncRing:
         self._session = session
         self._pool = pool
         self._settings = settings
+        self._conditional = conditional
 
     @classmethod
     async def connect(cls, *nodes: str | Address, timeout: float = TIMEOUT, profile: str = "local") -> AsyncRing:
@@ -142,28 +147,33 @@ class AsyncRing:
 
     # -- all keys ----------------------------------------------------------------------------------------------------
 
-    async def items(self, prefix: str | bytes = b"") -> AsyncIterator[tuple[str | bytes, Any]]:
+    async def items(
+        self, prefix: str | bytes = b"", *, reserved: bool = False
+    ) -> AsyncIterator[tuple[str | bytes, Any]]:
         """All keys that begin with `prefix`, and their values, in the order of the ring; each as of the moment it is
-        read. A key that is not UTF-8 comes as bytes. Raises as `get` does."""
-        async for page in self.item_pages(prefix):
+        read. A key that is not UTF-8 comes as bytes. `reserved`: also what files are made of. Raises as `get` does."""
+        async for page in self.item_pages(prefix, reserved=reserved):
             for pair in page:
                 yield pair
 
-    async def item_pages(self, prefix: str | bytes = b"") -> AsyncIterator[list[tuple[str | bytes, Any]]]:
+    async def item_pages(
+        self, prefix: str | bytes = b"", *, reserved: bool = False
+    ) -> AsyncIterator[list[tuple[str | bytes, Any]]]:
         """What `items` yields, as many at a time as one answer holds."""
         async for records in self._operations.scan(key_of(prefix, self._settings)):
-            yield [(readable(key), unpack_value(stored.value)) for key, stored in records]
+            shown = [(key, stored) for key, stored in records if reserved or not key.startswith(RESERVED)]
+            yield [(readable(key), unpack_value(stored.value)) for key, stored in shown]
 
-    async def keys(self, prefix: str | bytes = b"") -> AsyncIterator[str | bytes]:
+    async def keys(self, prefix: str | bytes = b"", *, reserved: bool = False) -> AsyncIterator[str | bytes]:
         """All keys that begin with `prefix`, as `items`."""
-        async for page in self.key_pages(prefix):
+        async for page in self.key_pages(prefix, reserved=reserved):
             for key in page:
                 yield key
 
-    async def key_pages(self, prefix: str | bytes = b"") -> AsyncIterator[list[str | bytes]]:
+    async def key_pages(self, prefix: str | bytes = b"", *, reserved: bool = False) -> AsyncIterator[list[str | bytes]]:
         """What `keys` yields, as many at a time as one answer holds."""
         async for records in self._operations.scan(key_of(prefix, self._settings), keys_only=True):
-            yield [readable(key) for key, _ in records]
+            yield [readable(key) for key, _ in records if reserved or not key.startswith(RESERVED)]
 
     async def watch(self, key: str | bytes | int, *, prefix: bool = False) -> Watch:
         """`async for event in await ring.watch("key")`: every change of a key from now on, or of all it is a prefix of.
@@ -181,8 +191,16 @@ class AsyncRing:
         return await watch.start()
 
     async def count(self) -> int:
-        """How many keys the ring holds. Raises as `get` does."""
+        """How many keys the ring holds. Those that files are made of count too: nodes count without looking at keys.
+        Raises as `get` does."""
         return await self._operations.count()
+
+    @property
+    def files(self) -> AsyncFiles:
+        """The files of the ring."""
+        from node.client.files import AsyncFiles
+
+        return AsyncFiles(self._operations, self._settings, conditional=self._atlas is not None)
 
     # -- the ring ----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from node.client.background import background
 from node.client.ring import TIMEOUT, AsyncRing, K, Key
@@ -16,6 +16,9 @@ from node.client.session import ConnInfo
 from node.client.watching import Event, Watch
 from node.codec import Address
 from node.data import Version
+
+if TYPE_CHECKING:  # imported when it is used
+    from node.client.sync_files import Files
 
 T = TypeVar("T")
 
@@ -110,13 +113,13 @@ class Ring:
 
     # -- all keys ----------------------------------------------------------------------------------------------------
 
-    def items(self, prefix: str | bytes = b"") -> Iterator[tuple[str | bytes, Any]]:
+    def items(self, prefix: str | bytes = b"", *, reserved: bool = False) -> Iterator[tuple[str | bytes, Any]]:
         """All keys that begin with `prefix`, and their values."""
-        return self._stream(self._ring.item_pages(prefix))
+        return self._stream(self._ring.item_pages(prefix, reserved=reserved))
 
-    def keys(self, prefix: str | bytes = b"") -> Iterator[str | bytes]:
+    def keys(self, prefix: str | bytes = b"", *, reserved: bool = False) -> Iterator[str | bytes]:
         """All keys that begin with `prefix`."""
-        return self._stream(self._ring.key_pages(prefix))
+        return self._stream(self._ring.key_pages(prefix, reserved=reserved))
 
     def watch(self, key: Key, callback: Callable[[Event], object], *, prefix: bool = False) -> Watching:
         """Have `callback` called with every change of a key from now on, or of all that begin with it: each version
@@ -125,8 +128,15 @@ class Ring:
         return Watching(self._run(self._ring.watch(key, prefix=prefix)), callback)
 
     def count(self) -> int:
-        """How many keys the ring holds."""
+        """How many keys the ring holds, those that files are made of too."""
         return self._run(self._ring.count())
+
+    @property
+    def files(self) -> Files:
+        """The files of the ring."""
+        from node.client.sync_files import Files
+
+        return Files(self._ring.files, self._run)
 
     def _stream(self, pages: AsyncIterator[list[T]]) -> Iterator[T]:
         """One page at a time, so that the loop is asked seldom."""

@@ -13,6 +13,12 @@ class Limited:
         """Raises BadUsage: two sides of a cut ring could both succeed."""
         raise BadUsage("put_if needs a ring with --consistency chain: in an eventual one nobody knows the last version")
 
+    async def delete_if(self, key: bytes, version: Version) -> None:
+        """Raises BadUsage, as `put_if` does."""
+        raise BadUsage(
+            "delete_if needs a ring with --consistency chain: in an eventual one nobody knows the last version"
+        )
+
     async def increment(self, key: bytes, amount: int | float) -> tuple[bytes, Version]:
         """Raises BadUsage: of two increments on two sides of a cut one would be lost."""
         raise BadUsage("increment needs a ring with --consistency chain: here one of two at a time could be lost")
