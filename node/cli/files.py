@@ -64,8 +64,8 @@ def on_files(
 def put(path: Path, name: str | None, whole: bool, nodes: tuple[Address, ...], timeout: float, as_json: bool) -> int:
     """Store the file at PATH, - for standard input, under NAME (as it is called, unless said otherwise).
 
-    What stood under NAME is replaced in one step at the end. Blocks that the ring has already are not sent, so a put that
-    broke off goes on where it was when it is started again.
+    What stood under NAME is replaced in one step at the end. Blocks that the ring has already are not sent, so a put
+    that broke off goes on where it was when it is started again.
     """
     is_stream = str(path) == STREAM
     called = name or path.name
@@ -100,7 +100,7 @@ def put(path: Path, name: str | None, whole: bool, nodes: tuple[Address, ...], t
 def get(name: str, path: Path | None, resume: bool, nodes: tuple[Address, ...], timeout: float, as_json: bool) -> int:
     """Write file NAME to PATH, - for standard output (here, under its last part, unless said otherwise).
 
-    It is written to PATH.part and renamed when it is whole. Every block is checked. Exit code 3 if there is no such file.
+    It is written to PATH.part and renamed when it is whole. Every block is checked. Exit code 3 if there is none.
     """
     to = path if path is not None else Path(Path(name).name)
     is_stream = str(to) == STREAM

@@ -9,7 +9,7 @@ import os
 import random
 import resource
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from node.client.blocks import Blocks, at_a_time
 from node.client.manifests import BLOCK_KEY, CLAIM_KEY, RESERVED
 from node.client.upload import GRACE
 from node.codec import Address
-from node.errors import BadUsage, Damaged, NoSuchFile, Unavailable, Unreachable
+from node.errors import BadUsage, Damaged, NoSuchFile
 
 KIB = 1024
 BLOCK = 16 * KIB
@@ -439,35 +439,6 @@ def test_a_block_that_is_wanted_while_it_is_collected_is_not_lost(
         assert (await ring.files.gc(grace=0.0)).removed == 0
         async with other, await other.files.open("second") as file:
             assert await file.read() == data
-
-    on(node, work)
-
-
-def test_puts_and_removals_while_blocks_are_collected_all_the_time(node: Address) -> None:
-    """Grace 0 counts from the beginning of each collection, so what is put during one is safe as soon as it is there."""
-    shared = [content(BLOCK, seed=100 + n) for n in range(6)]
-
-    async def churn(ring: AsyncRing, number: int, rng: random.Random) -> None:
-        for turn in range(6):
-            blocks = [rng.choice(shared) for _ in range(4)]
-            name = f"churn {number} {turn}"
-            await ring.files.put(io.BytesIO(b"".join(blocks)), name, block=BLOCK)
-            async with await ring.files.open(name) as file:
-                assert await file.read() == b"".join(blocks), name
-            await ring.files.rm(name)
-
-    async def collect(ring: AsyncRing, done: asyncio.Event) -> int:
-        removed = 0
-        while not done.is_set():
-            removed += (await ring.files.gc(grace=1.0)).removed
-        return removed
-
-    async def work(ring: AsyncRing) -> None:
-        done = asyncio.Event()
-        collecting = asyncio.ensure_future(collect(ring, done))
-        await asyncio.gather(*(churn(ring, number, random.Random(number)) for number in range(4)))
-        done.set()
-        await collecting
 
     on(node, work)
 
