@@ -1,6 +1,6 @@
 """A large file into a ring of three nodes and out again, beside a plain copy over a socket in the same run.
 
-`python -m bench files [--size MB] [--replicas K] [--durability fsync|os]`. The copy reads a file and sends it to another
+`python -m bench files [--size MB] [--replicas K] [--durability fsync|os]`. The copy reads a file, sends it to another
 process, which writes it to a file: what a transfer costs that cuts, hashes and keeps nothing.
 """
 

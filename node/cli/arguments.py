@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from node.cli.memory import bound_free_memory
 from node.codec import Address, parse_address
 from node.errors import BadUsage, OutcomeUnknown, RingError
 from node.identifiers import Identifier
@@ -103,6 +104,7 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
 
 def run_loop(main: Callable[[], Any]) -> Any:
     """Run an async main on uvloop where there is one."""
+    bound_free_memory()
     try:
         import uvloop
     except ImportError:

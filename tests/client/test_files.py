@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 import os
 import random
 import resource
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -18,10 +22,11 @@ import pytest
 from node import AsyncRing, Ring
 from node.cli.local import LocalRing
 from node.client.blocks import Blocks, at_a_time
-from node.client.manifests import BLOCK_KEY, CLAIM_KEY, RESERVED
+from node.client.manifests import BLOCK_KEY, CLAIM_KEY, FILE_KEY, RESERVED, Manifest
 from node.client.upload import GRACE
-from node.codec import Address
+from node.codec import Address, pack
 from node.errors import BadUsage, Damaged, NoSuchFile
+from tests.ring.nodes import ROOT, eventually
 
 KIB = 1024
 BLOCK = 16 * KIB
@@ -477,6 +482,113 @@ def test_a_put_that_takes_longer_than_the_grace_is_told_if_blocks_were_collected
             assert await file.read() == data
 
     on(node, work)
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+
+def ring_file(
+    node: Address, *words: str | Path, given: bytes | None = None, code: int = 0, where: Path | None = None
+) -> tuple[bytes, str]:
+    """What `ring file ...` prints, on standard output and on standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "node.cli.ring", "file", *map(str, words), "--node", str(node)],
+        input=given if given is not None else b"",
+        capture_output=True,
+        timeout=60,
+        check=False,
+        cwd=where or ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == code, done.stderr.decode()
+    return done.stdout, done.stderr.decode()
+
+
+def test_commands_from_put_to_gc(node: Address, tmp_path: Path) -> None:
+    data = content(2_500_000, seed=20)
+    source = tmp_path / "photo"
+    source.write_bytes(data)
+    assert ring_file(node, "put", source)[0] == b"stored 'photo': 2,500,000 bytes in 3 blocks, 3 of them sent\n"
+    out, _ = ring_file(node, "put", "-", "piped/photo", "--json", given=data)
+    assert json.loads(out)["sent"] == 0 and json.loads(out)["size"] == 2_500_000
+    (tmp_path / "here").mkdir()
+    assert ring_file(node, "get", "piped/photo", where=tmp_path / "here")[0] == b"photo: 2,500,000 bytes\n"
+    assert (tmp_path / "here" / "photo").read_bytes() == data
+    assert ring_file(node, "get", "photo", "-")[0] == data
+    lines = ring_file(node, "ls", "piped/")[0].decode().splitlines()
+    assert [line.split()[0] for line in lines] == ["size", "2,500,000"] and lines[1].endswith("piped/photo")
+    assert hashlib.sha256(data).hexdigest() in ring_file(node, "stat", "photo")[0].decode()
+    info = json.loads(ring_file(node, "stat", "photo", "--json")[0])
+    assert (info["name"], info["blocks"], info["modified"]) == ("photo", 3, source.stat().st_mtime)
+    assert ring_file(node, "rm", "photo", "piped/photo") == (b"", "")
+    assert json.loads(ring_file(node, "gc", "--json")[0])["waiting"] >= 3
+    assert b"would remove" in ring_file(node, "gc", "--grace", "0", "--dry-run")[0]
+    assert json.loads(ring_file(node, "gc", "--grace", "0", "--json")[0])["removed"] >= 3
+
+
+def test_commands_say_what_is_wrong_in_one_line(node: Address, tmp_path: Path) -> None:
+    missing = "there is no file 'nothing' in the ring"
+    for words in (("get", "nothing", tmp_path / "x"), ("stat", "nothing"), ("rm", "nothing")):
+        out, err = ring_file(node, *words, code=3)
+        assert (out, err) == (b"", f"ring file {words[0]}: {missing}\n")
+    assert ring_file(node, "put", tmp_path / "absent", code=1)[1].endswith("absent: No such file or directory\n")
+    assert "give NAME" in ring_file(node, "put", "-", code=2)[1]
+    ring_file(node, "put", "-", "somewhere/", given=b"x")
+    assert ring_file(node, "get", "somewhere/", tmp_path / "no" / "x", code=1)[1].count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def interrupted(node: Address, *words: str | Path, when: Callable[[], bool], feed: bytes = b"") -> str:
+    """Start `ring file ...`, press Ctrl-C when something holds; what it says."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "node.cli.ring", "file", *map(str, words), "--node", str(node)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert process.stdin is not None and process.stderr is not None
+    with process:
+        process.stdin.write(feed)
+        process.stdin.flush()
+        eventually(lambda: when() or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read().decode().strip()
+        assert process.wait(30) == 130
+    return said
+
+
+def test_a_put_that_is_interrupted_leaves_nothing_and_goes_on(ring: Ring, node: Address) -> None:
+    data = content(3 << 20, seed=21)
+    first = block_keys(data, 1 << 20)[0]
+    claim = CLAIM_KEY + first.removeprefix(BLOCK_KEY)
+    half = data[: 3 << 19]  # the pipe stays open, so the command waits for more
+    said = interrupted(node, "put", "-", "half", feed=half, when=lambda: ring.get(claim) is not None)
+    assert said == (
+        "ring file put: interrupted: nothing has changed under 'half'; "
+        "the same command again sends only what is missing"
+    )
+    with pytest.raises(NoSuchFile):
+        ring.files.stat("half")
+    out, _ = ring_file(node, "put", "-", "half", "--json", given=data)
+    assert json.loads(out)["sent"] == 2
+
+
+def test_a_get_that_is_interrupted_keeps_its_part_and_goes_on(ring: Ring, node: Address, tmp_path: Path) -> None:
+    data = content(1 << 20, seed=22)
+    ring.files.put(io.BytesIO(data), "endless")
+    digests = hashlib.sha256(data).digest() * 50_000  # the one block again and again, so that it takes minutes
+    ring.put(FILE_KEY + b"endless", pack(Manifest(50_000 << 20, 1 << 20, digests, bytes(32), 0.0)))
+    target, part = tmp_path / "out", tmp_path / "out.part"
+    came = lambda: part.exists() and part.stat().st_size > 1 << 20  # noqa: E731
+    said = interrupted(node, "get", "endless", target, when=came)
+    assert said == f"ring file get: interrupted: what came is in {part}; with --resume it goes on behind that"
+    assert not target.exists()
+    came_first = part.stat().st_size >> 20
+    with part.open("rb") as file:
+        assert all(file.read(1 << 20) == data for _ in range(came_first))
+    ring.files.put(io.BytesIO(data * (came_first + 2)), "endless")
+    ring_file(node, "get", "endless", target, "--resume")
+    assert target.read_bytes() == data * (came_first + 2) and not part.exists()
 
 
 # -- at length -------------------------------------------------------------------------------------------------------
