@@ -89,7 +89,7 @@ def put(path: Path, name: str | None, whole: bool, nodes: tuple[Address, ...], t
         else:
             print(f"stored {called!r}: {info.size:,} bytes in {info.blocks:,} blocks, {sent:,} of them sent")
 
-    how = f"nothing has changed under {called!r}; the same command again sends only what is missing"
+    how = f"{called!r} is as it was before, or all new; the same command again sends only what is missing"
     return on_files("put", nodes, timeout, work, lambda: how)
 
 

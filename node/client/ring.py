@@ -53,7 +53,7 @@ class AsyncRing:
         self._session = session
         self._pool = pool
         self._settings = settings
-        self._conditional = conditional
+
 
     @classmethod
     async def connect(cls, *nodes: str | Address, timeout: float = TIMEOUT, profile: str = "local") -> AsyncRing:

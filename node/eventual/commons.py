@@ -355,9 +355,10 @@ class Commons(Limited):
             if size > MIB and position != last:
                 return Scanned(tuple(found), Arc(last, question.arc.end))
             last = position
-            if key.startswith(question.prefix) and (cell := living(body.cell)):
-                value = cell[0].value or b""
-                size += len(key) + len(value)
+            cell = living(body.cell)
+            value = (cell[0].value or b"") if cell else b""
+            size += len(key) + len(value)  # of what is passed over too: an answer must not take too long
+            if cell and key.startswith(question.prefix):
                 found.append((key, _stored(cell[0].stamp, b"" if question.keys_only else value)))
         rest = None if part.end == question.arc.end else Arc(part.end, question.arc.end)
         return Scanned(tuple(found), rest)

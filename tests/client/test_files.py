@@ -564,7 +564,7 @@ def test_a_put_that_is_interrupted_leaves_nothing_and_goes_on(ring: Ring, node: 
     half = data[: 3 << 19]  # the pipe stays open, so the command waits for more
     said = interrupted(node, "put", "-", "half", feed=half, when=lambda: ring.get(claim) is not None)
     assert said == (
-        "ring file put: interrupted: nothing has changed under 'half'; "
+        "ring file put: interrupted: 'half' is as it was before, or all new; "
         "the same command again sends only what is missing"
     )
     with pytest.raises(NoSuchFile):

@@ -52,7 +52,7 @@ async def dump(ring: AsyncRing, prefix: str, file: BinaryIO) -> int:
     """Write what the ring holds; how many keys. Raises as `AsyncRing.items` does."""
     written = 0
     with Progress("dumping") as progress:
-        async for page in ring.item_pages(prefix):
+        async for page in ring.item_pages(prefix, reserved=True):
             file.write("".join(f"{to_line(key, value)}\n" for key, value in page).encode())
             written += len(page)
             progress.add(len(page))
