@@ -45,7 +45,7 @@ from node.data import Scan, Scanned, Stored, Traffic, Version
 from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull
 from node.identifiers import Arc, Identifier
 from node.settings import MIB, Settings
-from node.store.interface import Cursor
+from node.store.interface import Cursor, Record
 from node.values import pack_value, unpack_value
 
 Edits = tuple[tuple[Name, Edit], ...]
@@ -91,22 +91,38 @@ class Chains:
         return stored
 
     async def scan(self, question: Scan) -> Scanned:
-        """The first records of an arc, as of one moment. Raises Moved, NotServing."""
+        """The first records of an arc, as of one moment: as many as fill an answer, or are found in the time for one.
+        Raises Moved, NotServing."""
         await self._lease.obtain()
         replica = self._holding_all(question.arc)
         self._check_answers(replica, replica.is_tail)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.probe / 4
+        found: list[tuple[bytes, Stored]] = []
+        size = 0
+        after: Cursor | None = None
         snapshot = await replica.store.snapshot()
         try:
-            records, after = await snapshot.scan(question.arc, None, self._settings.chunk)
+            while True:
+                records, after = await snapshot.scan(question.arc, after, self._settings.chunk)
+                page = self._wanted(question, records)
+                found += page
+                size += sum(len(key) + len(stored.value) for key, stored in page)
+                if after is None or size >= self._settings.chunk or loop.time() > until:
+                    break
         finally:
             await snapshot.close()
         self._check_answers(replica, replica.is_tail)
-        found: list[tuple[bytes, Stored]] = []
-        for record in records:
-            if record.key.startswith(question.prefix) and (stored := self._stored(record.body)) is not None:
-                found.append((record.key, Stored(stored.version, b"") if question.keys_only else stored))
         rest = None if after is None or after.position == question.arc.end else Arc(after.position, question.arc.end)
         return Scanned(tuple(found), rest)
+
+    def _wanted(self, question: Scan, records: Iterable[Record]) -> list[tuple[bytes, Stored]]:
+        """Those of the records that a scan is about."""
+        page: list[tuple[bytes, Stored]] = []
+        for record in records:
+            if record.key.startswith(question.prefix) and (stored := self._stored(record.body)) is not None:
+                page.append((record.key, Stored(stored.version, b"") if question.keys_only else stored))
+        return page
 
     def _stored(self, body: bytes | None) -> Stored | None:
         """The record with this body; None if there is none, or its time is over."""

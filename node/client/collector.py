@@ -17,9 +17,9 @@ from node.data import Operations, Version
 from node.errors import BadUsage, VersionConflict
 
 BATCH = 500
-"""Claims looked at together."""
+"""Claims or manifests looked at together."""
 SIDE_BY_SIDE = 16
-"""Blocks removed at a time."""
+"""Manifests read, and blocks removed, at a time: a manifest may have megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +134,13 @@ class Collector:
                 elif key.startswith(FILE_KEY):
                     files.append(key)
         named: set[bytes] = set()
+
+        async def read(file: bytes) -> None:
+            if (stored := await self._operations.get(file)) is not None:
+                named.update(_digests(unpacked(Manifest, stored)))
+
         for at in range(0, len(files), BATCH):
-            for manifest in (await self._operations.get_many(files[at : at + BATCH])).values():
-                if manifest is not None:
-                    named.update(_digests(unpacked(Manifest, manifest)))
+            await side_by_side(read, files[at : at + BATCH], SIDE_BY_SIDE)
         return Found(blocks, frozenset(claims), frozenset(named))
 
 

@@ -351,15 +351,16 @@ class Commons(Limited):
             raise Moved(f"{question.arc} does not begin here", None)
         found: list[tuple[bytes, Stored]] = []
         size, last = 0, part.start
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.probe / 4
         async for (position, key), body in self._shelf.scan(part):
-            if size > MIB and position != last:
+            if (size > MIB or loop.time() > until) and position != last:
                 return Scanned(tuple(found), Arc(last, question.arc.end))
             last = position
-            cell = living(body.cell)
-            value = (cell[0].value or b"") if cell else b""
-            size += len(key) + len(value)  # of what is passed over too: an answer must not take too long
-            if cell and key.startswith(question.prefix):
-                found.append((key, _stored(cell[0].stamp, b"" if question.keys_only else value)))
+            if key.startswith(question.prefix) and (cell := living(body.cell)):
+                value = b"" if question.keys_only else cell[0].value or b""
+                size += len(key) + len(value)
+                found.append((key, _stored(cell[0].stamp, value)))
         rest = None if part.end == question.arc.end else Arc(part.end, question.arc.end)
         return Scanned(tuple(found), rest)
 

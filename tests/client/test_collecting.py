@@ -162,7 +162,7 @@ class Run:
         named = frozenset[bytes]().union(*self.put.values())
         assert {key for key in self.memory.records if key.startswith(BLOCK_KEY)} >= {BLOCK_KEY + d for d in named}
         claims = {key.removeprefix(CLAIM_KEY) for key in self.memory.records if key.startswith(CLAIM_KEY)}
-        assert claims >= named
+        assert claims >= named, "a block lacks its claim"
 
 
 @pytest.mark.parametrize("first", range(0, 1000, 250))
