@@ -44,7 +44,7 @@ class Found:
     @property
     def unnamed(self) -> list[bytes]:
         """Blocks and claims that no file needs."""
-        return [digest for digest in self.claims.union(self.blocks) if digest not in self.named]
+        return sorted(self.claims.union(self.blocks) - self.named)
 
 
 class Collector:

@@ -54,7 +54,6 @@ class AsyncRing:
         self._pool = pool
         self._settings = settings
 
-
     @classmethod
     async def connect(cls, *nodes: str | Address, timeout: float = TIMEOUT, profile: str = "local") -> AsyncRing:
         """The ring that these nodes are in, the first of which that answers is used; "localhost" if there are none.

@@ -50,7 +50,7 @@ class Upload:
         self._size = 0
         self._digests = bytearray()
         self._sha256 = hashlib.sha256()
-        self._stored: set[bytes] = set()
+        self._stored: dict[bytes, None] = {}
         self._window = Window(at_a_time(block))
 
     def hashed(self, data: bytes) -> bytes:
@@ -73,7 +73,7 @@ class Upload:
 
     async def _store(self, digest: bytes, data: bytes) -> None:
         sent = digest not in self._stored and await self._blocks.store(digest, data, anew=self._whole)
-        self._stored.add(digest)
+        self._stored[digest] = None
         if self._progress is not None:
             self._progress(len(data), sent)
 

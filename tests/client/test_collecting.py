@@ -40,7 +40,7 @@ class Memory:
         """Others do something meanwhile, and it may take long."""
         for _ in range(self.random.choice((0, 1, 2, 5))):
             await asyncio.sleep(0)
-        if self.random.random() < 0.04:
+        if self.random.random() < 0.06:
             self.time += self.random.uniform(0, 0.7 * GRACE)
 
     async def get(self, key: bytes) -> Stored | None:
@@ -175,7 +175,7 @@ def test_no_file_that_was_put_lacks_a_block(first: int) -> None:
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from None
         happened += run.happened
-    assert happened["removed"] > 50 and happened["too long"] > 1, happened
+    assert happened["removed"] > 50 and happened["too long"], happened
 
 
 def mutated(monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:

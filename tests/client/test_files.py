@@ -488,12 +488,18 @@ def test_a_put_that_takes_longer_than_the_grace_is_told_if_blocks_were_collected
 
 
 def ring_file(
-    node: Address, *words: str | Path, given: bytes | None = None, code: int = 0, where: Path | None = None
+    node: Address, *words: str | Path, given: bytes = b"", code: int = 0, where: Path | None = None
 ) -> tuple[bytes, str]:
     """What `ring file ...` prints, on standard output and on standard error."""
+    return ring_command(node, "file", *words, given=given, code=code, where=where)
+
+
+def ring_command(
+    node: Address, *words: str | Path, given: bytes = b"", code: int = 0, where: Path | None = None
+) -> tuple[bytes, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "node.cli.ring", "file", *map(str, words), "--node", str(node)],
-        input=given if given is not None else b"",
+        [sys.executable, "-m", "node.cli.ring", *map(str, words), "--node", str(node)],
+        input=given,
         capture_output=True,
         timeout=60,
         check=False,
@@ -536,6 +542,16 @@ def test_commands_say_what_is_wrong_in_one_line(node: Address, tmp_path: Path) -
     ring_file(node, "put", "-", "somewhere/", given=b"x")
     assert ring_file(node, "get", "somewhere/", tmp_path / "no" / "x", code=1)[1].count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dump_holds_files_and_a_load_brings_them_back(ring: Ring, node: Address, tmp_path: Path) -> None:
+    data = content(3 * BLOCK + 1, seed=23)
+    ring.files.put(io.BytesIO(data), "dumped", block=BLOCK)
+    ring_command(node, "dump", "--out", tmp_path / "all.jsonl")
+    ring.files.rm("dumped")
+    ring.delete_many(block_keys(data))
+    ring_command(node, "load", tmp_path / "all.jsonl")
+    assert ring.files.open("dumped").read() == data
 
 
 def interrupted(node: Address, *words: str | Path, when: Callable[[], bool], feed: bytes = b"") -> str:
