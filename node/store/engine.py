@@ -31,13 +31,15 @@ from rocksdict import (
 )
 
 from node.errors import OutcomeUnknown, RingError, StoreFull, Unavailable
-from node.settings import MIB
+from node.settings import KIB, MIB
 from node.store.names import Step
 
 log = logging.getLogger(__name__)
 
 CACHE = 32 * MIB
 WRITE_BUFFER = 16 * MIB
+LARGE = 64 * KIB
+"""Values from this size on stand in files of their own, which are not written anew whenever tables are merged."""
 ROOM = 1 * MIB
 """What must fit on the disk, beside what its logs hold, before a database that failed to write is opened anew."""
 PATIENCE = 10.0
@@ -267,6 +269,9 @@ def _options() -> Options:
     options.set_max_total_wal_size(64 * MIB)
     options.set_avoid_unnecessary_blocking_io(True)
     options.set_compression_type(DBCompressionType.lz4())
+    options.set_enable_blob_files(True)
+    options.set_min_blob_size(LARGE)
+    options.set_enable_blob_gc(True)
     blocks = BlockBasedOptions()
     blocks.set_block_cache(Cache(CACHE))
     blocks.set_bloom_filter(10, False)
