@@ -47,6 +47,7 @@ soak: setup
 bench: setup
 	$(BIN)/python -m bench transport
 	$(BIN)/python -m bench ring
+	$(BIN)/python -m bench files
 	$(BIN)/python -m bench rivals
 
 lint: setup
