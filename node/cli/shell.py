@@ -111,12 +111,17 @@ class Shell:
             complain(f"no command {name!r}: help lists them")
             return USAGE
         command = group.get_command(click.Context(group), name)
+        path = [name]
+        while isinstance(command, click.Group) and words and words[0] in command.commands:
+            command = command.commands[words[0]]
+            path.append(words[0])
+            words = words[1:]
         set_here: list[str] = []
         if isinstance(command, RingCommand):
             set_here = [f"--timeout={self._timeout}"]
             set_here += [] if any(word.startswith("--node") for word in words) else [f"--node={n}" for n in self._nodes]
             set_here += ["--json"] if self._as_json else []
-        return run(group, "ring", [name, *set_here, *words])
+        return run(group, "ring", [*path, *set_here, *words])
 
     def _help(self, words: list[str]) -> int:
         from node.cli.ring import COMMANDS

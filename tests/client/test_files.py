@@ -554,6 +554,12 @@ def test_a_dump_holds_files_and_a_load_brings_them_back(ring: Ring, node: Addres
     assert ring.files.open("dumped").read() == data
 
 
+def test_the_shell_knows_the_commands(node: Address) -> None:
+    ring_file(node, "put", "-", "from a shell", given=b"12345")
+    lines = ring_command(node, "shell", given=b"file ls 'from a shell'\n")[0].decode().splitlines()
+    assert lines[1].split()[0] == "5" and lines[1].endswith("from a shell")
+
+
 def interrupted(node: Address, *words: str | Path, when: Callable[[], bool], feed: bytes = b"") -> str:
     """Start `ring file ...`, press Ctrl-C when something holds; what it says."""
     process = subprocess.Popen(
