@@ -34,6 +34,10 @@ class NotARing(Definite):
     """Something answers at that address, but it is not a node of ours."""
 
 
+class NotTrusted(Unreachable):
+    """One of the two ends could not prove that it belongs to the ring, or is revoked: nothing was sent."""
+
+
 # -- membership --------------------------------------------------------------------------------------------------
 
 

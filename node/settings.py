@@ -80,6 +80,14 @@ class Settings:
     most_siblings: int = 64
     """Concurrent values of one key at which a write that adds another is refused."""
 
+    # -- trust --
+    certificate: float = 30 * 24 * 3600.0
+    """How long a certificate is good. It is renewed when a third of that is left."""
+    token: float = 24 * 3600.0
+    """How long a token is good unless something else is said."""
+    trust_period: float = 2.0
+    """Between two looks at who is revoked, +-25 % jitter, and whether the own certificate is to be renewed."""
+
     # -- the wire --
     connect: float = 1.0
     """Deadline of a TCP connect."""

@@ -14,14 +14,16 @@ import msgspec
 from node.errors import BadValue
 from node.settings import Settings
 
+SYSTEM = b"\xc1rpychord/"
+"""Keys that begin so are the ring's own. No text does: the first byte occurs in no UTF-8."""
 _BIG_INTEGER = 1
 _TUPLE = 2
 _DEPTH = 64
 
 
 def key_of(key: Any, settings: Settings) -> bytes:
-    """The bytes of a key. Raises BadValue for another type, for one longer than `settings.max_key`, or text that is not
-    Unicode."""
+    """The bytes of a key. Raises BadValue for another type, for one longer than `settings.max_key`, for text that is
+    not Unicode, for one of the ring's own."""
     kind = type(key)
     if kind is str:
         try:
@@ -36,6 +38,8 @@ def key_of(key: Any, settings: Settings) -> bytes:
         raise BadValue(f"a key is bytes, str or int, not {kind.__name__}: send one of these")
     if len(key) > settings.max_key:
         raise BadValue(f"the key is {len(key)} bytes long: send at most {settings.max_key}")
+    if key.startswith(SYSTEM):
+        raise BadValue(f"keys that begin with {SYSTEM!r} are the ring's own: take another")
     result: bytes = key
     return result
 

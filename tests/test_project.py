@@ -13,15 +13,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 GROUND = {"identifiers", "errors", "settings", "codec", "values", "transport", "tasks", "data", "batches"}
 MAY_IMPORT = {
-    "cli": {"chain", "eventual", "register", "client", "remote", "replication", "chord", "store"},
-    "client": {"chain", "eventual", "register", "remote", "replication", "chord", "store"},
-    "remote": {"chain", "eventual", "register", "replication", "chord", "store"},
+    "cli": {"chain", "eventual", "register", "client", "remote", "replication", "chord", "store", "trust"},
+    "client": {"chain", "eventual", "register", "remote", "replication", "chord", "store", "trust"},
+    "remote": {"chain", "eventual", "register", "replication", "chord", "store", "trust"},
     "replication": {"chain", "eventual", "chord", "register", "store"},
     "chain": {"register", "store"},
     "eventual": {"chord", "store"},
     "register": {"store"},
     "chord": set(),
     "store": set(),
+    "trust": set(),
     "simulation": {"replication", "chain", "eventual", "register", "chord", "store"},
     "deploy": set(),
 }
@@ -114,6 +115,11 @@ def test_an_upward_import_is_seen_however_it_is_spelt(source: str) -> None:
 )
 def test_a_wire_an_engine_or_a_clock_is_seen_however_it_is_spelt(source: str) -> None:
     assert impure(imported_by(source, ("node", "replication")))
+
+
+def test_trust_knows_neither_wire_nor_engine() -> None:
+    for path in modules("trust"):
+        assert not {name for name in imports(path) if name.split(".")[0] in {"rpyc", "socket", "rocksdict"}}, path
 
 
 def test_the_ground_knows_nobody() -> None:

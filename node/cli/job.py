@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import sys
 import time
 from collections import Counter
@@ -43,11 +44,14 @@ ABSENT = "<absent>"
 class Job:
     """The lines of a file and the ring they are done on."""
 
-    def __init__(self, lines: BinaryIO, name: str, node: Address, settings: Settings) -> None:
+    def __init__(
+        self, lines: BinaryIO, name: str, node: Address, settings: Settings, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._lines = lines
         self._name = name
         self._settings = settings
-        self._writer = Session([node], settings)
+        self._tls = tls
+        self._writer = Session([node], settings, tls)
         self._reader = self._writer
         self._expected = Expectations()
         self._window = Window(IN_FLIGHT, VOLUME)
@@ -134,7 +138,7 @@ class Job:
         same = {node.host, *(str(each[4][0]) for each in found)}
         addresses = dict.fromkeys(Address(host, port) for host, port, _, _ in infos)
         others = [each for each in addresses if each.port != node.port or each.host not in same]
-        return Session(others, self._settings) if others else self._writer
+        return Session(others, self._settings, self._tls) if others else self._writer
 
     async def _verify_all(self) -> None:
         for key, expected in self._expected.all():

@@ -66,13 +66,15 @@ def _short(file: Path) -> str:
 async def load(lines: BinaryIO, name: str, node: Address | None) -> int:
     """Find or start a ring and do the lines on it; the exit code. SIGTERM cancels it, as Ctrl-C does."""
     from node.cli.job import Job
+    from node.client import credentials
 
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is not None:
         loop.add_signal_handler(signal.SIGTERM, task.cancel)
     async with contextlib.AsyncExitStack() as stack:
         address = node if node is not None else await stack.enter_async_context(_some_ring())
-        job = Job(lines, name, address, Settings())
+        settings = Settings()
+        job = Job(lines, name, address, settings, await credentials.tls(settings, [address]))
         try:
             return await job.run()
         finally:
@@ -82,11 +84,13 @@ async def load(lines: BinaryIO, name: str, node: Address | None) -> int:
 @contextlib.asynccontextmanager
 async def _some_ring() -> AsyncIterator[Address]:
     """The ring at the default address, or one of our own for the time being."""
+    from node.client import credentials
     from node.remote.pool import connect
 
-    settings = Settings()
+    settings, default = Settings(), Address("localhost", PORT)
+    tls = await credentials.tls(settings, [default])
     try:
-        connection = await connect("localhost", PORT, settings, deadline=settings.connect)
+        connection = await connect(default.host, default.port, settings, deadline=settings.connect, tls=tls)
     except Unreachable:
         from node.cli.local import LocalRing
 
@@ -96,7 +100,7 @@ async def _some_ring() -> AsyncIterator[Address]:
                 yield ring.addresses[0]
     else:
         connection.close()
-        yield Address("localhost", PORT)
+        yield default
 
 
 def main() -> int:

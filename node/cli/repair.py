@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,8 +25,14 @@ PATIENCE = 600.0
     metavar="HOST:PORT",
     help="A node that is left.",
 )
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="In a ring with certificates: the data directory of a node of this host, whose certificate allows it.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask: do it, whatever is lost.")
-def command(node: Address, yes: bool) -> int:
+def command(node: Address, data: Path | None, yes: bool) -> int:
     """Go on without most keepers of the ring map, which are lost for good.
 
     While most keepers of the ring map do not answer the ring refuses changes, and soon everything: they may be cut off
@@ -33,14 +40,16 @@ def command(node: Address, yes: bool) -> int:
     left of each arc, asks, and begins a new map with the nodes that answer. Make sure first that the nodes to be given
     up do not run. They are not let in again with what they hold: start them with empty data directories.
     """
-    return int(run_loop(lambda: repair(node, yes)))
+    return int(run_loop(lambda: repair(node, yes, data)))
 
 
-async def repair(node: Address, yes: bool) -> int:
+async def repair(node: Address, yes: bool, data: Path | None = None) -> int:
     """Ask the node what is left, ask the person, do it. Raises RingErrors."""
+    from node.cli.trust import operator
     from node.remote.pool import connect
 
-    connection = await connect(node.host, node.port, Settings(), deadline=5.0)
+    tls = operator(data)[1] if data is not None else None
+    connection = await connect(node.host, node.port, Settings(), deadline=5.0, tls=tls)
     try:
         token, given_up, arcs = await connection.call("force_repair", deadline=PATIENCE)
         show(given_up, arcs)

@@ -37,6 +37,10 @@ COMMANDS = {
     "load": ("node.cli.bulk.load:command", "Store the rows of a file, or do what a script says."),
     "dump": ("node.cli.bulk.dump:command", "Write all keys and values to a file."),
     "local": ("node.cli.local:command", "Run a ring of several nodes on this machine until Ctrl-C."),
+    "login": ("node.cli.trust:login", "Let this user into a ring with certificates."),
+    "token": ("node.cli.trust:token", "Print what lets another machine or user into the ring."),
+    "revoke": ("node.cli.trust:revoke", "Trust a host or a client no more."),
+    "rotate-tokens": ("node.cli.trust:rotate_tokens", "Make all tokens void, and print a new one."),
 }
 """Where each command is, as module:name, and what it does in one line."""
 

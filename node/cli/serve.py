@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 @click.argument("first_port", required=False, type=PortType(), metavar="[PORT]")
 @click.argument("local_port", required=False, type=PortType(0), metavar="[LOCAL-PORT]")
 @click.option("--port", type=PortType(0), help=f"Port to listen on, same as the third word; 0: a free one. [{PORT}]")
-@click.option("--listen", default="127.0.0.1", metavar="ADDR", help="Address to listen on and be known by. [127.0.0.1]")
+@click.option(
+    "--listen",
+    metavar="ADDR",
+    help="Address to listen on and be known by; where others can reach it, all of the ring must have certificates. "
+    "[127.0.0.1; with --token the address of this machine that faces FIRST_IP]",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
@@ -90,7 +95,24 @@ if TYPE_CHECKING:
 @click.option(
     "--insecure",
     is_flag=True,
-    help="Listen on an address other machines can reach, though nothing is encrypted or checked yet.",
+    help="No certificates though other machines can reach this address: nothing is encrypted, nobody is checked.",
+)
+@click.option(
+    "--secure",
+    is_flag=True,
+    help="Certificates also on loopback: the first node makes the ring's authority and prints a token for the next.",
+)
+@click.option(
+    "--token",
+    envvar="RPYCHORD_TOKEN",
+    metavar="TOKEN",
+    help="What lets this node into a ring with certificates, once. [$RPYCHORD_TOKEN]",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A file with the token in it, which keeps it out of lists of processes.",
 )
 @click.option(
     "--profile",
@@ -109,7 +131,7 @@ def command(
     first_port: int | None,
     local_port: int | None,
     port: int | None,
-    listen: str,
+    listen: str | None,
     data: Path | None,
     servers: int | None,
     members: int,
@@ -121,6 +143,9 @@ def command(
     siblings: bool | None,
     zone: str | None,
     insecure: bool,
+    secure: bool,
+    token: str | None,
+    token_file: Path | None,
     profile: str,
     log_level: str,
 ) -> int:
@@ -129,8 +154,8 @@ def command(
     Without words it is the first node. With FIRST_IP it joins the ring of the node at FIRST_IP and PORT; both ports
     default to 18861. A node whose data directory belongs to a ring comes back to that ring, with or without FIRST_IP.
 
-    When it has joined and serves it prints one line: ready HOST:PORT id=ID. SIGTERM and Ctrl-C make it hand its keys
-    over and leave.
+    When it has joined and serves it prints one line: ready HOST:PORT id=ID; the first node of a ring with certificates
+    adds what is to be typed on the next machine. SIGTERM and Ctrl-C make it hand its keys over and leave.
 
     SIGUSR1 ends it as it is, for a ring of which all nodes are to rest.
     """
@@ -146,9 +171,14 @@ def command(
         return _several(servers, first, local, data)
     log_to_stderr(log_level)
     from node.remote.node import NodeOptions
+    from node.trust.keyring import Keyring
+    from node.trust.token import Token
 
+    directory = data or default_directory(local)
+    if token_file is not None:
+        token = None if Keyring(directory).exists else read_token(token_file)
     options = NodeOptions(
-        data=data or default_directory(local),
+        data=directory,
         listen=listen,
         port=local,
         members=members,
@@ -161,6 +191,8 @@ def command(
         siblings=siblings,
         zone=zone,
         insecure=insecure,
+        secure=secure,
+        token=Token.read(token) if token is not None else None,
     )
     code: int = run_loop(lambda: serve(options, Settings.profile(profile)))
     return code
@@ -175,7 +207,9 @@ def _several(count: int, first: Address | None, port: int, data: Path | None) ->
     context = click.get_current_context()
     if context.params["identifier"] is not None:
         raise BadUsage("--id is of one node: leave it out with --servers")
-    own = ("first_ip", "first_port", "local_port", "port", "data", "servers")
+    if context.params["token"] is not None:
+        os.environ["RPYCHORD_TOKEN"] = context.params["token"]  # and not on command lines, which everybody can read
+    own = ("first_ip", "first_port", "local_port", "port", "data", "servers", "token")
     shared: list[str] = []
     for option in context.command.params:
         value = context.params.get(option.name or "")
@@ -212,6 +246,19 @@ async def _stay(servers: Servers) -> int:
         return 0 if len(told) == 1 else 128 + told[-1]
 
 
+def join_line(address: Address, token: str) -> str:
+    """What makes another machine a node of the ring."""
+    return f"python server.py {address.host} {address.port} --token {token}"
+
+
+def read_token(path: Path) -> str:
+    """The token in a file. Raises BadUsage."""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadUsage(f"cannot read a token from {path}: {getattr(error, 'strerror', error)}") from None
+
+
 def default_directory(port: int) -> Path:
     """Where a node on this port keeps its data unless told otherwise. Raises BadUsage for port 0."""
     if port == 0:
@@ -246,6 +293,9 @@ async def serve(options: object, settings: Settings) -> int:
         return 0
     starting.result()
     print(f"ready {node.address} id={node.id.hex}", flush=True)
+    if node.invitation:
+        print(f"Type this on the next machine, within {settings.token / 3600:g} hours; `ring token` makes more:")
+        print(join_line(node.address, node.invitation), flush=True)
     failing = loop.create_task(node.stopped())
     asked = loop.create_task(node.told_to_leave())
     await asyncio.wait({leaving, failing, asked}, return_when=asyncio.FIRST_COMPLETED)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from node.chain.ring_map import RingMap
 from node.chain.router import Router
+from node.client import credentials
 from node.client.atlas import Atlas
 from node.client.manifests import RESERVED
 from node.client.session import ConnInfo, Session
@@ -26,7 +27,7 @@ from node.errors import BadUsage, BadValue, NotAMember, RingError, Unavailable
 from node.remote.pool import Pool
 from node.replication.messages import HELLO, Hello
 from node.settings import Settings
-from node.values import key_of, pack_value, readable, unpack_value
+from node.values import SYSTEM, key_of, pack_value, readable, unpack_value
 
 if TYPE_CHECKING:  # imported when it is used
     from node.client.files import AsyncFiles
@@ -58,13 +59,15 @@ class AsyncRing:
     async def connect(cls, *nodes: str | Address, timeout: float = TIMEOUT, profile: str = "local") -> AsyncRing:
         """The ring that these nodes are in, the first of which that answers is used; "localhost" if there are none.
 
+        A user who has logged in (`ring login`) shows a certificate, see `node.client.credentials.tls`.
         `timeout`: seconds an operation may take, retries included. Raises Unreachable if no node answers, NotARing if
         what answers is none, BadUsage for what is no address.
         """
         settings = replace(Settings.profile(profile), operation=timeout)
         seeds = [node if isinstance(node, Address) else parse_address(node) for node in nodes or ("localhost",)]
-        pool = Pool(settings, random.Random())
-        session = Session(seeds, settings)
+        tls = await credentials.tls(settings, seeds)
+        pool = Pool(settings, random.Random(), tls=tls)
+        session = Session(seeds, settings, tls)
         try:
             hello = await _first_hello(seeds, pool, settings)
         except BaseException:
@@ -160,7 +163,7 @@ class AsyncRing:
     ) -> AsyncIterator[list[tuple[str | bytes, Any]]]:
         """What `items` yields, as many at a time as one answer holds."""
         async for records in self._operations.scan(key_of(prefix, self._settings)):
-            shown = [(key, stored) for key, stored in records if reserved or not key.startswith(RESERVED)]
+            shown = [(key, stored) for key, stored in records if _is_shown(key, reserved)]
             yield [(readable(key), unpack_value(stored.value)) for key, stored in shown]
 
     async def keys(self, prefix: str | bytes = b"", *, reserved: bool = False) -> AsyncIterator[str | bytes]:
@@ -172,7 +175,7 @@ class AsyncRing:
     async def key_pages(self, prefix: str | bytes = b"", *, reserved: bool = False) -> AsyncIterator[list[str | bytes]]:
         """What `keys` yields, as many at a time as one answer holds."""
         async for records in self._operations.scan(key_of(prefix, self._settings), keys_only=True):
-            yield [readable(key) for key, _ in records if reserved or not key.startswith(RESERVED)]
+            yield [readable(key) for key, _ in records if _is_shown(key, reserved)]
 
     async def watch(self, key: str | bytes | int, *, prefix: bool = False) -> Watch:
         """`async for event in await ring.watch("key")`: every change of a key from now on, or of all it is a prefix of.
@@ -190,8 +193,8 @@ class AsyncRing:
         return await watch.start()
 
     async def count(self) -> int:
-        """How many keys the ring holds. Those that files are made of count too: nodes count without looking at keys.
-        Raises as `get` does."""
+        """How many keys the ring holds. Those that files are made of count too, and the few of the ring itself: nodes
+        count without looking at keys. Raises as `get` does."""
         return await self._operations.count()
 
     @property
@@ -223,7 +226,7 @@ class AsyncRing:
         return dict(zip(nodes, await asyncio.gather(*map(self._health_of, nodes)), strict=True))
 
     async def _health_of(self, node: Address) -> dict[str, Any] | None:
-        session = Session([node], self._settings)
+        session = self._session.beside(node)
         try:
             async with asyncio.timeout(self._settings.call):
                 return dict(await session.ask("health"))
@@ -242,7 +245,7 @@ class AsyncRing:
         """Have a node give all it holds to others and end; return once it does not answer any more. Raises Unreachable,
         and Unavailable if it is still there after `timeout` and half a minute."""
         address = parse_address(node) if isinstance(node, str) else node
-        session = Session([address], self._settings)
+        session = self._session.beside(address)
         try:
             await session.do("depart")
             deadline = asyncio.get_running_loop().time() + self._settings.operation + LEAVE
@@ -275,6 +278,11 @@ async def _first_hello(seeds: list[Address], pool: Pool, settings: Settings) -> 
             failure = error
     assert failure is not None
     raise failure
+
+
+def _is_shown(key: bytes, reserved: bool) -> bool:
+    """Whether a key is one of those that people and programs ask for."""
+    return not key.startswith(SYSTEM) and (reserved or not key.startswith(RESERVED))
 
 
 def _expiry(ttl: float | None) -> int:

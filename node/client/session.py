@@ -7,6 +7,7 @@ delete whose outcome is unknown is not, since another client may have written th
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,13 +26,18 @@ FINAL = (BadValue, StoreFull, NotARing)
 class Session:
     """One connection at a time, to the first of `nodes` that answers. A node that is silent is left for the next."""
 
-    def __init__(self, nodes: Iterable[Address], settings: Settings) -> None:
+    def __init__(self, nodes: Iterable[Address], settings: Settings, tls: ssl.SSLContext | None = None) -> None:
         self._nodes = list(nodes)
         self._settings = settings
+        self._tls = tls
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._left: set[Connection] = set()
         self._reached = False
+
+    def beside(self, node: Address) -> Session:
+        """One like this with another node."""
+        return Session([node], self._settings, self._tls)
 
     @property
     def node(self) -> Address:
@@ -124,7 +130,7 @@ class Session:
 
     async def _connect(self) -> Connection:
         host, port = self.node.host, self.node.port
-        self._connection = await connect(host, port, self._settings, deadline=self._settings.connect)
+        self._connection = await connect(host, port, self._settings, deadline=self._settings.connect, tls=self._tls)
         self._reached = True
         return self._connection
 

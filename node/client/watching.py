@@ -25,7 +25,7 @@ from node.errors import NotServing, RingError
 from node.identifiers import EVERYTHING, Arc, Identifier
 from node.settings import Settings
 from node.transport import Transport
-from node.values import readable, unpack_value
+from node.values import SYSTEM, readable, unpack_value
 
 Place = tuple[Arc, Version | None]
 """A piece of the ring, and how far it was heard of; None: not yet."""
@@ -172,7 +172,7 @@ class Watch:
 
     async def _heard(self, places: list[Place], answer: Watched) -> list[Place]:
         for version, change in answer.events:
-            if version > self._told.get(change.key, NEVER):
+            if version > self._told.get(change.key, NEVER) and not change.key.startswith(SYSTEM):
                 await self._events.put(_event(version, change))
         for key, version in list(self._told.items()):
             if version <= answer.upto and any(Identifier.of_key(key) in arc for arc, _ in places):

@@ -15,15 +15,18 @@ from typing import Any, NoReturn
 
 from rpyc.core import brine, consts, protocol
 
-from node.errors import BadUsage, BadValue, NotARing, OutcomeUnknown, RingError, Unreachable
+from node.errors import BadUsage, BadValue, NotARing, NotTrusted, OutcomeUnknown, RingError, Unreachable
 from node.remote.exposure import Exposed, Exposure
 from node.remote.framing import Garbage, TooLarge
 from node.remote.plain import WHAT_TO_SEND, first_of_pair, read
 from node.remote.translation import dumped, internal, not_plain, translated
 from node.remote.wire import Wire
 from node.settings import Settings
+from node.trust.party import Party
 
 REQUEST, REPLY, EXCEPTION = (brine.I1.pack(m) for m in (consts.MSG_REQUEST, consts.MSG_REPLY, consts.MSG_EXCEPTION))
+Gate = Callable[[Any], tuple[Party, Exposure]]
+"""Of a certificate that a peer has proved, as `ssl` tells it: who that is and what it may reach. Raises NotTrusted."""
 PAIR, FOUR = brine.TAG_TUP2, brine.TAG_TUP4
 VALUE, TUPLE = brine.IMM_INTS[consts.LABEL_VALUE], brine.IMM_INTS[consts.LABEL_TUPLE]
 NO_KEYWORDS = brine.dump((consts.LABEL_VALUE, ()))
@@ -43,13 +46,22 @@ class Connection(protocol.Connection):  # type: ignore[misc]
     """One connection: RPyC's messages, handlers and numbers, none of the stock class's I/O."""
 
     def __init__(
-        self, settings: Settings, exposure: Exposure, on_end: Callable[[Connection], None] | None = None
+        self,
+        settings: Settings,
+        exposure: Exposure,
+        on_end: Callable[[Connection], None] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.wire = Wire(self, settings)
         super().__init__(exposure, self.wire, CLOSED_OFF)
         self._settings = settings
         self._exposure = exposure
         self._on_end = on_end
+        self._gate = gate
+        self.proved: Party | None = None
+        """Who the peer is, where there is a gate."""
+        self.distrust = ""
+        """Why the peer was not let through the gate."""
         self._loop = asyncio.get_running_loop()
         self._pending: dict[int, tuple[asyncio.Future[Any], int]] = {}
         self._working: set[asyncio.Task[None]] = set()
@@ -63,6 +75,16 @@ class Connection(protocol.Connection):  # type: ignore[misc]
     def full(self) -> bool:
         """Whether as many requests are in work as may be."""
         return len(self._working) >= self._settings.max_in_flight
+
+    def begun(self, certificate: Any) -> None:
+        """The peer is there and has proved this certificate to be its own. Raises NotTrusted."""
+        if self._gate is None:
+            return
+        try:
+            self.proved, self._exposure = self._gate(certificate)
+        except NotTrusted as error:
+            self.distrust = str(error)
+            raise
 
     def is_request(self, payload: bytes) -> bool:
         """Whether a message asks for something."""
@@ -356,6 +378,11 @@ class Connection(protocol.Connection):  # type: ignore[misc]
     def close(self) -> None:
         """Send what is waiting, then end the connection. Never blocks, unlike the stock one."""
         self.wire.close()
+
+    def end_if(self, whom: Callable[[Party], str]) -> None:
+        """End it at once if there is a reason to distrust the peer."""
+        if self.proved is not None and not self.closed and (reason := whom(self.proved)):
+            self.wire.fail(f"{self.proved} {reason}")
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -14,9 +14,10 @@ import ssl
 from collections.abc import Callable
 
 from node.errors import BadUsage
-from node.remote.connection import Connection
+from node.remote.connection import Connection, Gate
 from node.remote.exposure import Exposure
 from node.settings import Settings
+from node.trust.party import Party
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Listener:
         self.port = port
         self._root = root
         self._tls = tls
+        self._gate: Gate | None = None
         self._exposure = Exposure(None)
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -68,6 +70,16 @@ class Listener:
     def connections(self) -> int:
         """How many connections there are, or were and have requests in work."""
         return len(self._connections)
+
+    def secure(self, tls: ssl.SSLContext, gate: Gate) -> None:
+        """From now on take in only whom the gate lets through, under TLS, and show each what the gate says."""
+        self._tls = tls
+        self._gate = gate
+
+    def end_those(self, whom: Callable[[Party], str]) -> None:
+        """End all connections with peers of whom there is a reason to say so."""
+        for connection in list(self._connections):
+            connection.end_if(whom)
 
     # -- beginning -----------------------------------------------------------------------------------------------
 
@@ -133,7 +145,7 @@ class Listener:
                 sock.close()
                 continue
             sock.setblocking(False)
-            connection = Connection(self._settings, self._exposure, self._connections.discard)
+            connection = Connection(self._settings, self._exposure, self._connections.discard, self._gate)
             self._connections.add(connection)
             task = self._loop.create_task(self._open(connection, sock))
             self._opening.add(task)

@@ -16,10 +16,15 @@ from node.identifiers import Identifier
 from node.remote.listener import Listener
 from node.remote.pool import Pool
 from node.remote.service import RingService
+from node.remote.trusted import Trust
+from node.remote.way_in import Way, let_in, own_host, way_in
+from node.replication.identity import IDENTITY
 from node.replication.node import RingNode, StartOptions
 from node.settings import Settings
 from node.store.interface import Store
 from node.store.rocks import open_store
+from node.trust.keyring import Keyring
+from node.trust.token import Token
 
 DRAIN = 2.0
 """Seconds that a leaving node lets requests under way finish."""
@@ -30,7 +35,8 @@ class NodeOptions:
     """What is typed on the command line, checked."""
 
     data: Path
-    listen: str = "127.0.0.1"
+    listen: str | None = None
+    """None: where it listened before, the address by which it reaches `first` if it comes with a token, or loopback."""
     advertise: str | None = None
     """The address others reach this node at, if it is not `listen`."""
     port: int = 18861
@@ -41,6 +47,8 @@ class NodeOptions:
     replicas: int | None = None
     zone: str | None = None
     insecure: bool = False
+    secure: bool = False
+    token: Token | None = None
     consistency: str | None = None
     durability: str | None = None
     siblings: bool | None = None
@@ -57,6 +65,9 @@ class Node:
         self._pool: Pool | None = None
         self._node: RingNode | None = None
         self._told = asyncio.Event()
+        self._trust: Trust | None = None
+        self.invitation = ""
+        """A token for the second node, of the first one after it has founded a ring with certificates."""
 
     @property
     def address(self) -> Address:
@@ -84,18 +95,29 @@ class Node:
 
     async def _start(self) -> None:
         options, settings = self._options, self._settings
-        _check_exposure(options)
-        advertised = await _resolved(options.advertise or options.listen, options.port)
+        keyring = Keyring(options.data)
+        way = way_in(options, keyring)
         first = await _resolved(options.first.host, options.first.port) if options.first else None
+        listen = options.listen or own_host(way, keyring, first)
+        advertised = await _resolved(options.advertise or listen, options.port)
         self._store = await open_store(options.data)
+        if way is Way.FOUND and await self._store.read_note(IDENTITY):
+            raise BadUsage(
+                f"{options.data} belongs to a ring without certificates: go on with --insecure, or begin anew"
+            )
         self._pool = Pool(settings, random.Random())
-        self._listener = Listener(settings, options.listen, options.port)
+        self._listener = Listener(settings, listen, options.port)
         self._listener.bind()
         address = Address(advertised.host, self._listener.port)
+        guard = await let_in(way, keyring, address, first, options, settings)
         self._node = await RingNode.open(
             address, self._store, self._pool, settings, random.Random(), _clock, time.time, _boot()
         )
-        self._listener.serve(RingService(self._node, self._told.set))
+        if guard is None:
+            self._listener.serve(RingService(self._node, self._told.set))
+        else:
+            self._trust = Trust(guard, self._node, self._listener, self._pool, self._told.set)
+            self._trust.serve()
         await self._node.start(
             StartOptions(
                 members=options.members,
@@ -109,10 +131,16 @@ class Node:
                 siblings=options.siblings,
             )
         )
+        if self._trust is not None:
+            self._trust.begin()
+            if way is Way.FOUND:
+                self.invitation = await self._trust.found()
 
     async def stopped(self) -> None:
         """Returns never; raises what ended the node from inside."""
-        await asyncio.shield(self._running.tasks.failed)
+        failures = [self._running.tasks.failed, *([self._trust.tasks.failed] if self._trust is not None else [])]
+        ended, _ = await asyncio.wait(failures, return_when=asyncio.FIRST_COMPLETED)
+        ended.pop().result()
 
     async def told_to_leave(self) -> None:
         """Returns once somebody asked over the network that this node leave."""
@@ -126,6 +154,8 @@ class Node:
 
     async def close(self, drain: float = 0.0) -> None:
         """Stop at once, but for requests under way, which get `drain` seconds."""
+        if self._trust is not None:
+            await self._trust.tasks.stop()
         if self._node is not None:
             await self._node.stop()
         if self._listener is not None:
@@ -147,21 +177,6 @@ def _boot() -> bytes:
         return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
     except OSError:
         return random.SystemRandom().randbytes(16)
-
-
-def _check_exposure(options: NodeOptions) -> None:
-    """Only loopback is open without a word."""
-    if options.listen == "localhost" or options.insecure:
-        return
-    try:
-        loopback = ipaddress.ip_address(options.listen).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise BadUsage(
-            f"{options.listen} can be reached from other machines and nothing is encrypted or checked yet: "
-            "add --insecure if that network is yours alone"
-        )
 
 
 async def _resolved(host: str, port: int) -> Address:

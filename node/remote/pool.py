@@ -9,21 +9,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from node.codec import Address, Failure, error_of, failure_of, pack, unpack
-from node.errors import BadValue, NotARing, OutcomeUnknown, RingError, Unreachable
-from node.remote.connection import Connection
+from node.errors import BadValue, NotARing, NotTrusted, OutcomeUnknown, RingError, Unreachable
+from node.remote.connection import Connection, Gate
 from node.remote.exposure import Exposure
 from node.settings import Settings
 from node.transport import Receiver
+from node.trust.party import Party
 
 log = logging.getLogger(__name__)
 
 FINE, FAILED = b"\x00", b"\x01"
 """First byte of an answer: the packed result follows, or the packed error."""
+CLIENT_METHODS = frozenset(
+    ["ring.hello"]
+    + [f"chain.{name}" for name in ("chart", "read", "write", "scan", "count", "watch")]
+    + [f"eventual.{name}" for name in ("contacts", "get_many", "put_many", "delete_many", "scan", "count")]
+)
+"""What a client may `call` that has a certificate of its own: nothing else of what nodes ask each other."""
 UNUSED = 60.0
 """Seconds after which a connection that nobody uses is closed."""
 MOST = 1024
@@ -43,17 +51,23 @@ async def connect(
 ) -> Connection:
     """A connection to the root object at `host:port`, within `deadline` seconds.
 
-    Raises Unreachable if nobody answers in time, NotARing if what answers is no RPyC service.
+    Raises Unreachable if nobody answers in time, NotTrusted if one end does not believe the other, NotARing if what
+    answers is no RPyC service.
     """
-    return await _connect(Address(host, port), settings, deadline, Exposure(root), tls)
+    return await _connect(Address(host, port), settings, deadline, Exposure(root), tls, None)
 
 
 async def _connect(
-    to: Address, settings: Settings, deadline: float, exposure: Exposure, tls: ssl.SSLContext | None
+    to: Address,
+    settings: Settings,
+    deadline: float,
+    exposure: Exposure,
+    tls: ssl.SSLContext | None,
+    gate: Gate | None,
 ) -> Connection:
     loop = asyncio.get_running_loop()
     until = loop.time() + deadline
-    connection = Connection(settings, exposure)
+    connection = Connection(settings, exposure, gate=gate)
     try:
         async with asyncio.timeout_at(until):
             await loop.create_connection(lambda: connection.wire, to.host, to.port, ssl=tls)
@@ -61,15 +75,22 @@ async def _connect(
     except TimeoutError:
         connection.abort()
         raise Unreachable(f"{to} does not answer within {deadline:.3g} s: is the host up?") from None
+    except ssl.SSLError as error:
+        connection.abort()
+        reason = getattr(error, "verify_message", "") or error.reason or str(error)
+        raise NotTrusted(f"what listens at {to} does not prove that it belongs to this ring ({reason})") from None
     except OSError as error:
         connection.abort()
         reason = error.strerror or str(error)
         raise Unreachable(f"nobody listens at {to} ({reason}): is the node running?") from None
     except (OutcomeUnknown, Unreachable) as error:
         connection.abort()
+        if reason := connection.distrust or connection.wire.tls_error:
+            raise NotTrusted(f"{to} and this side do not trust each other: {reason}") from None
         if connection.wire.spoke_garbage:
             raise NotARing(f"what listens at {to} is not a node of a ring: {error}") from None
-        raise Unreachable(f"{to} takes connections and does not answer on them: {error}") from None
+        hint = "this certificate may be revoked" if tls else "a ring with certificates answers only those who have one"
+        raise Unreachable(f"{to} takes connections and does not answer on them: {error}; {hint}") from None
     except BaseException:
         connection.abort()
         raise
@@ -130,9 +151,28 @@ class Pool:
         self._random = random
         self._exposure = Exposure(root)
         self._tls = tls
+        self._gate: Gate | None = None
         self._peers: dict[Address, Peer] = {}
         self._tidying: asyncio.TimerHandle | None = None
         self._closed = False
+
+    def secure(self, tls: ssl.SSLContext, gate: Gate) -> None:
+        """From now on connect under TLS, and only with whom the gate lets through."""
+        self._tls = tls
+        self._gate = gate
+
+    def end_those(self, whom: Callable[[Party], str]) -> None:
+        """End all connections with peers of whom there is a reason to say so."""
+        for peer in self._peers.values():
+            if peer.connection is not None:
+                peer.connection.end_if(whom)
+
+    def begin_anew(self, grace: float) -> None:
+        """Make further calls on new connections; calls on those there are have `grace` seconds to end."""
+        for peer in self._peers.values():
+            if peer.connection is not None:
+                asyncio.get_running_loop().call_later(grace, peer.connection.close)
+                peer.connection = None
 
     async def call(self, to: Address, method: str, payload: bytes, *, deadline: float) -> bytes:
         """See `node.transport.Transport`."""
@@ -189,7 +229,9 @@ class Pool:
     async def _connect(self, to: Address, peer: Peer) -> Connection:
         loop = asyncio.get_running_loop()
         try:
-            connection = await _connect(to, self._settings, self._settings.connect, self._exposure, self._tls)
+            connection = await _connect(
+                to, self._settings, self._settings.connect, self._exposure, self._tls, self._gate
+            )
         except RingError as error:
             self._back_off(peer, str(error), loop.time())
             raise

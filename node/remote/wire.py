@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from node.errors import NotTrusted
 from node.remote.framing import Garbage, Splitter, TooLarge, frame
 from node.settings import Settings
 
@@ -25,10 +27,13 @@ COALESCED = 64 * 1024
 
 
 class Owner(Protocol):
-    """What a wire carries frames for. `take` and `refuse` may raise Garbage, which ends the connection."""
+    """What a wire carries frames for. `take` and `refuse` may raise Garbage, `begun` NotTrusted, which ends the
+    connection."""
 
     @property
     def full(self) -> bool: ...
+
+    def begun(self, certificate: Any) -> None: ...
 
     def is_request(self, payload: bytes) -> bool: ...
 
@@ -70,6 +75,8 @@ class Wire(asyncio.Protocol):
         self.began = self._loop.time()
         self.closed = False
         self.spoke_garbage = False
+        self.tls_error = ""
+        """What TLS said when it ended the connection."""
         self.peer = "peer"
         self.frames = 0
         self.received = 0
@@ -86,6 +93,11 @@ class Wire(asyncio.Protocol):
         _tune(transport.get_extra_info("socket"), self._settings)
         if self.closed:
             transport.abort()
+            return
+        try:
+            self._owner.begun(transport.get_extra_info("peercert"))
+        except NotTrusted as error:
+            self.fail(str(error))
 
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
@@ -227,6 +239,8 @@ class Wire(asyncio.Protocol):
         self._writable.set()
         self._held = None
         self._outgoing.clear()
+        if isinstance(exc, ssl.SSLError):
+            self.tls_error = exc.reason or str(exc)
         self._owner.lost(self._reason or (str(exc) if exc else "it was closed"))
 
 

@@ -42,7 +42,7 @@ def ring(monkeypatch: pytest.MonkeyPatch) -> Ring:
     ring = Ring()
 
     class FakeSession:
-        def __init__(self, nodes: list[Address], settings: Settings) -> None:
+        def __init__(self, nodes: list[Address], settings: Settings, tls: None) -> None:
             self.node = nodes[0]
 
         async def _do(self, verb: str, change: Any) -> Any:

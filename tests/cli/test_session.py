@@ -50,7 +50,7 @@ class FakeNode:
 def nodes(monkeypatch: pytest.MonkeyPatch) -> dict[Address, FakeNode]:
     there = {each: FakeNode() for each in (A, B, C)}
 
-    async def connect(host: str, port: int, settings: Settings, *, deadline: float) -> FakeConnection:
+    async def connect(host: str, port: int, settings: Settings, *, deadline: float, tls: None) -> FakeConnection:
         node = there[Address(host, port)]
         if node.down:
             raise Unreachable(f"nobody listens at {host}:{port}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import rpyc
 
-from node.errors import Unreachable
+from node.errors import NotTrusted, Unreachable
 from node.remote.listener import Listener
 from node.remote.pool import connect
 from tests.remote.ends import SETTINGS, Raw, Root, failure_of, run, settings
@@ -68,9 +68,9 @@ def test_who_proves_nothing_or_speaks_plainly_is_not_served(certificate: Path) -
 
     async def scenario() -> None:
         async with Listener(settings(handshake=0.5), "localhost", 0, Root(), tls=server) as listener:
-            for context in (None, ssl.create_default_context()):
+            for context, error in ((None, Unreachable), (ssl.create_default_context(), NotTrusted)):
                 work = connect("localhost", listener.port, SETTINGS, deadline=5, tls=context)
-                assert type(await failure_of(work)) is Unreachable
+                assert type(await failure_of(work)) is error
             silent = await Raw.connect(listener.port, "127.0.0.1")
             assert await silent.ended()
             while listener.connections:

@@ -1,0 +1,114 @@
+"""`ring login`, and for who operates a host of the ring: `ring token`, `ring revoke`, `ring rotate-tokens`.
+
+The operator's commands act with the certificate of a node of this host, through that node.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.cli.arguments import AddressType, run_loop
+from node.cli.serve import default_directory, join_line, read_token
+from node.codec import PORT, Address
+from node.errors import BadUsage
+from node.settings import Settings
+
+with_data = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help=f"Data directory of a node of this host that runs. [that of a node on port {PORT}]",
+)
+
+
+@click.command()
+@click.argument("token", envvar="RPYCHORD_TOKEN", required=False)
+@click.option("--token-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="A file with it.")
+@click.option("--node", type=AddressType(), help=f"A node of the ring. [localhost:{PORT}]")
+def login(token: str | None, token_file: Path | None, node: Address | None) -> int:
+    """Let this user into a ring with certificates.
+
+    TOKEN is what `ring token --client` printed on a host of the ring. What it gives is kept in
+    ~/.config/rpychord/credentials.toml and used from then on.
+    """
+    from node.client import credentials
+    from node.trust.token import Token
+
+    text = read_token(token_file) if token_file is not None else token
+    if text is None:
+        raise BadUsage("give the token that `ring token --client` printed on a host of the ring")
+    bearing = Token.read(text)
+    address = node or Address("localhost", PORT)
+    path = run_loop(lambda: credentials.login(bearing, address, Settings()))
+    print(f"welcome to the ring of {address}: your certificate is in {path}")
+    return 0
+
+
+@click.command()
+@click.option("--client", is_flag=True, help="For a client: it may do what people do, and let nobody in.")
+@click.option("--uses", type=click.IntRange(1, 65535), default=1, metavar="N", help="How many may come with it. [1]")
+@click.option("--valid", type=click.FloatRange(0, 24 * 366, min_open=True), metavar="HOURS", help="For how long. [24]")
+@with_data
+def token(client: bool, uses: int, valid: float | None, data: Path | None) -> int:
+    """Print what lets another machine, or with --client another user, into the ring."""
+    seconds = Settings().token if valid is None else 3600 * valid
+    address, made = ask(data, "make_token", "client" if client else "node", uses, seconds)
+    print(f"ring login {made} --node {address}" if client else join_line(address, made))
+    return 0
+
+
+@click.command()
+@click.argument("name", metavar="HOST")
+@with_data
+def revoke(name: str, data: Path | None) -> int:
+    """Trust a host, or a client, no more: all its connections end, within seconds.
+
+    HOST is how it was let in: HOST, HOST:PORT, USER@HOST, or the id of a certificate. A wrong one is answered with all
+    there are.
+    """
+    for each in ask(data, "revoke", name)[1]:
+        print(f"revoked {each}")
+    return 0
+
+
+@click.command(name="rotate-tokens")
+@with_data
+def rotate_tokens(data: Path | None) -> int:
+    """Make all tokens void that are not used up, and print a new one for a machine."""
+    ask(data, "rotate_tokens")
+    address, made = ask(data, "make_token", "node", 1, Settings().token)
+    print(join_line(address, made))
+    return 0
+
+
+def ask(data: Path | None, method: str, *arguments: Any) -> tuple[Address, Any]:
+    """Call a method for operators of the node of this data directory; its address, and what it answered."""
+    from node.remote.pool import connect
+
+    settings = Settings()
+    address, context = operator(data or default_directory(PORT))
+
+    async def call() -> Any:
+        connection = await connect(address.host, address.port, settings, deadline=settings.connect, tls=context)
+        try:
+            return await connection.call(method, *arguments, deadline=2 * settings.operation)
+        finally:
+            connection.close()
+
+    return address, run_loop(call)
+
+
+def operator(data: Path) -> tuple[Address, ssl.SSLContext]:
+    """Where the node of this data directory listens, and TLS with its certificate. Raises BadUsage if it has none."""
+    from node.trust.contexts import client_context
+    from node.trust.keyring import Keyring
+
+    keyring = Keyring(data)
+    address = keyring.address
+    if address is None:
+        raise BadUsage(f"no node of a ring with certificates keeps its data in {data}: give --data")
+    return address, client_context(keyring.load())

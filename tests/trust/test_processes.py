@@ -1,0 +1,210 @@
+"""Certificates as people meet them: typed commands, real processes, a stock client of RPyC."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import ssl
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rpyc
+
+from tests.ring.nodes import ROOT, NodeProcess, RingOfProcesses, eventually
+
+LOUD = ("--log-level", "debug")
+SECRET_LINE = re.compile(rb"-----BEGIN PRIVATE KEY-----\n(.+?)\n", re.DOTALL)
+
+
+class SecureProcess(NodeProcess):
+    """A node that its host's operator talks to with its own certificate."""
+
+    def connect(self) -> Any:
+        trust = self.directory / "trust"
+        return stock_client(self.port, trust / "authority.pem", trust / "node.pem")
+
+    @property
+    def join_line(self) -> str:
+        return str(eventually(lambda: self.output[2] if len(self.output) == 3 else ""))
+
+    @property
+    def token(self) -> str:
+        return self.join_line.split()[-1]
+
+
+def stock_client(port: int, authority: Path, identity: Path) -> Any:
+    """As docs/operations.md says."""
+    return rpyc.ssl_connect(
+        "127.0.0.1",
+        port,
+        ca_certs=str(authority),
+        certfile=str(identity),
+        cert_reqs=ssl.CERT_REQUIRED,
+        ssl_version=ssl.PROTOCOL_TLS_CLIENT,
+        config={"sync_request_timeout": 20},
+    )
+
+
+class SecureRing(RingOfProcesses):
+    """Its first node begins with `--secure`, the others come with tokens."""
+
+    def first(self) -> SecureProcess:
+        return self._of("--secure", *LOUD)
+
+    def joined(self, first: SecureProcess, token: str) -> SecureProcess:
+        file = self.directory / "token"
+        file.write_text(token + "\n")
+        return self._of("--token-file", file, *LOUD, first=first)
+
+    def _of(self, *words: str | Path, first: SecureProcess | None = None) -> SecureProcess:
+        node = SecureProcess(self.directory / f"node{len(self.nodes)}", *map(str, words), first=first)
+        self.nodes.append(node)
+        node.start()
+        return node
+
+    def typed(self, *words: str | int | Path) -> subprocess.CompletedProcess[str]:
+        """A command as a person types it."""
+        environment = {**os.environ, "XDG_CONFIG_HOME": str(self.directory / "config")}
+        command = [sys.executable, *map(str, words)]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False, env=environment
+        )
+
+    def ring(self, *words: str | int | Path) -> str:
+        """What a `ring` command prints; its refusal, if it is one."""
+        done = self.typed("-m", "node.cli.ring", *words)
+        assert "Traceback" not in done.stderr
+        assert len((done.stdout + done.stderr).strip().splitlines()) == 1, (done.stdout, done.stderr)
+        return (done.stdout if done.returncode == 0 else done.stderr).strip()
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> Iterator[SecureRing]:
+    """An empty one; whatever is started in it is killed at the end."""
+    processes = SecureRing(tmp_path)
+    try:
+        yield processes
+    finally:
+        processes.close()
+
+
+def test_three_processes_a_stock_client_and_no_secret_anywhere(ring: SecureRing) -> None:
+    first = ring.first()
+    assert re.fullmatch(rf"python server.py 127\.0\.0\.1 {first.port} --token ring1\.[\w-]+", first.join_line)
+    tokens = [first.token]
+    second = ring.joined(first, first.token)
+    tokens.append(ring.ring("token", "--data", second.directory).split()[-1])
+    third = ring.joined(second, tokens[1])
+    ring.agreed(3)
+
+    login = ring.ring("token", "--client", "--data", third.directory)
+    tokens.append(login.split()[2])
+    assert login == f"ring login {tokens[2]} --node 127.0.0.1:{third.port}"
+    assert "welcome" in ring.ring(*login.split()[1:])
+    assert "used up" in ring.ring(*login.split()[1:])
+    file = ring.directory / "config" / "rpychord" / "credentials.toml"
+    for node in (first, second, third):
+        connection = stock_client(node.port, file, file)
+        assert connection.root.put(f"at {node.port}", node.port) > (0, 0)
+        assert connection.root.get(f"at {node.port}") == node.port
+        connection.close()
+    with pytest.raises(EOFError):
+        rpyc.connect("127.0.0.1", first.port).root.get("k")
+
+    node = ("--node", f"127.0.0.1:{second.port}")
+    assert ring.typed("main.py", *node).returncode == 0
+    assert ring.ring("get", f"at {first.port}", *node) == str(first.port)
+    keys = ring.typed("-m", "node.cli.ring", "keys", "at ", *node).stdout.splitlines()
+    assert sorted(keys) == sorted(f"at {each.port}" for each in ring.nodes)
+
+    for process in ring.nodes:
+        process.kill()
+    for process in ring.nodes:
+        process.start(wait=False)
+    for process in ring.nodes:
+        process.ready()
+    ring.agreed(3)
+    eventually(lambda: second.call("get", f"at {first.port}") == first.port)
+
+    private = [path for node in ring.nodes for path in (node.directory / "trust").iterdir()]
+    for path in (*private, file):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700, path.parent
+    secrets = [token.encode() for token in tokens]
+    secrets += [
+        base64.urlsafe_b64decode(token[6:] + "=" * (-len(token[6:]) % 4))[47:79].hex().encode() for token in tokens
+    ]
+    secrets += [line for path in (*private, file) for line in SECRET_LINE.findall(path.read_bytes())]
+    assert len(secrets) == 2 * 3 + 2 * 3 + 1
+    for node in ring.nodes:
+        said = node.directory.with_suffix(".log").read_bytes() + "\n".join(node.output).encode()
+        assert said
+        assert not [secret for secret in secrets if secret in said]
+
+
+def test_operators_commands(ring: SecureRing) -> None:
+    first = ring.first()
+    assert f"node 127.0.0.1:{first.port}" in ring.ring("revoke", "nobody", "--data", first.directory)
+    old = ring.ring("token", "--client", "--uses", 5, "--valid", 0.5, "--data", first.directory).split()[2]
+    login = ("login", old, "--node", f"127.0.0.1:{first.port}")
+    assert "welcome" in ring.ring(*login)
+    file = ring.directory / "config" / "rpychord" / "credentials.toml"
+    connection = stock_client(first.port, file, file)
+    assert connection.root.get("k") is None
+    new = ring.ring("rotate-tokens", "--data", first.directory).split()[-1]
+    assert "void" in ring.ring(*login)
+    name = re.search(r"client (\S+@\S+)", ring.ring("revoke", "nobody", "--data", first.directory))
+    assert name is not None
+    assert ring.ring("revoke", name[1], "--data", first.directory).startswith(f"revoked client {name[1]}")
+    with pytest.raises(EOFError):
+        connection.root.get("k")
+    ring.joined(first, new)
+    ring.agreed(2)
+
+
+def test_an_open_ring_does_not_get_certificates_by_mistake(ring: SecureRing) -> None:
+    node = NodeProcess(ring.directory / "node0")
+    ring.nodes.append(node)
+    assert node.start().terminate() == 0
+    done = ring.typed("server.py", "--secure", "--port", 0, "--data", node.directory)
+    assert done.returncode == 2 and "without certificates" in done.stderr
+    node.start()
+
+
+@pytest.mark.parametrize(
+    ("words", "mentioned"),
+    [
+        (["--token", "ring1.AAAA"], "token"),
+        (["--secure", "--insecure"], "--insecure"),
+        (["127.0.0.1", "1", "--secure"], "ring token"),
+        (["127.0.0.1", "1", "--listen", "10.1.2.3"], "--token"),
+        (["--token-file", "/nowhere/at/all"], "/nowhere/at/all"),
+    ],
+)
+def test_what_does_not_go_together_is_said_in_one_line(ring: SecureRing, words: list[str], mentioned: str) -> None:
+    done = ring.typed("server.py", *words, "--port", 0, "--data", ring.directory / "data")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and mentioned in done.stderr
+    assert not (ring.directory / "data" / "trust").exists()
+
+
+def test_who_comes_without_a_token_is_told_so_and_with_one_of_another_ring_too(ring: SecureRing) -> None:
+    first, other = ring.first(), ring.first()
+    join = ("server.py", "127.0.0.1", first.port, 0, "--data", ring.directory / "data")
+    done = ring.typed(*join)
+    assert done.returncode == 1 and "certificates" in done.stderr and len(done.stderr.splitlines()) == 1
+    done = ring.typed(*join, "--token", other.token)
+    assert done.returncode == 1 and "token" in done.stderr and len(done.stderr.splitlines()) == 1
+    first.terminate()
+    done = ring.typed("server.py", "--data", first.directory, "--port", 0, "--insecure")
+    assert done.returncode == 2 and "--insecure" in done.stderr
+    done = ring.typed("server.py", "127.0.0.1", other.port, "--data", first.directory, "--token", other.token)
+    assert done.returncode == 2 and "another ring" in done.stderr
+    ring.nodes.remove(first)
