@@ -40,12 +40,14 @@ class Ssh(Strict, frozen=True):
 
 
 class Ring(Strict, frozen=True):
-    """What the nodes are told. The first four belong to the ring and count when it is founded."""
+    """What the nodes are told. The first five belong to the ring and count when it is founded."""
 
     replicas: Annotated[int, Meta(ge=1, le=16)] | None = None
     consistency: Literal["chain", "eventual"] | None = None
     durability: Literal["fsync", "os"] | None = None
     siblings: bool = False
+    insecure: bool = False
+    """Without certificates: nothing is encrypted and nobody is checked."""
     port: Port = 18861
     members: Annotated[int, Meta(ge=1, le=1024)] = 1
     profile: Literal["local", "lan", "wan"] = "local"

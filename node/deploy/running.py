@@ -58,15 +58,17 @@ def run_others(fleet: Fleet) -> list[Outcome]:
 
 def _run(fleet: Fleet, hosts: Sequence[str]) -> list[Outcome]:
     seen = Seen(fleet)
-    return fleet.each(lambda host: start(host, fleet.inventory, seen), hosts)
+    return fleet.each(lambda host: start(host, fleet, seen), hosts)
 
 
-def start(host: RemoteHost, inventory: Inventory, seen: Seen) -> str:
+def start(host: RemoteHost, fleet: Fleet, seen: Seen) -> str:
     """Start the node of a host, if it does not run, and wait until it serves."""
+    inventory = fleet.inventory
     others = seen.others(host.name).values()
-    security = security_of(host.name)
+    role = _role(host, inventory, seen)
+    security = security_of(host.name, fleet, seen.hosts)
     request = host.where | {
-        "words": [*_role(host, inventory, seen), *_words(host, inventory), *security.words],
+        "words": [*role, *_words(host, inventory), *security.words],
         "environment": security.environment,
         "patience": START,
         "may_wait": len(inventory.hosts) > 1 and not any(said["node"] for said in others),
@@ -155,5 +157,5 @@ def _renew_one(host: RemoteHost, fleet: Fleet) -> str:
     running = seen.running()
     await_whole(host, running, replicas=True)
     stop_one(host, leave=True)
-    start(host, fleet.inventory, Seen(fleet))
+    start(host, fleet, Seen(fleet))
     return await_whole(host, running, replicas=True).replace("serves", "restarted, serves")

@@ -38,7 +38,7 @@ def fab(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     Wheelhouse(ROOT / "requirements.lock").archive(json.loads(sh("/usr/bin/python3", "-c", FACTS)))
     with Machines(tmp_path / "hosts", getattr(request, "param", 4)) as hosts:
         made = Fab(hosts, tmp_path)
-        made.inventory.write_text(hosts.inventory())
+        made.inventory.write_text(hosts.inventory(ring="insecure = true\n"))
         yield made
 
 
@@ -155,6 +155,24 @@ def nothing_is_left_of_it(fab: Fab) -> None:
     fab("destroy", "--yes")
 
 
+@pytest.mark.parametrize("fab", [2], indirect=True)
+def test_unless_told_otherwise_a_ring_has_certificates_and_tokens_are_seen_by_nobody(fab: Fab) -> None:
+    hosts = fab.hosts
+    fab.inventory.write_text(hosts.inventory())
+    said = fab("setup_servers", "run_server", "run_servers", "the_special", "status")
+    assert "0 wrong, 0 malformed" in said and "ring of 2: " in said
+    stranger = f"import rpyc; rpyc.connect('{hosts.address(1)}', {PORT}).root.get('city/lisbon')"
+    with pytest.raises(AssertionError, match="EOFError|closed|reset"):
+        hosts.run(0, sys.executable, "-c", stranger)
+    assert "ring1." in hosts.run(2, "cat", f"{HOME}/rpychord/run/orders.json"), "the second node came with a token"
+    assert hosts.run(2, "stat", "-c", "%a", f"{HOME}/rpychord/run/orders.json").strip() == "600"
+    assert "ring1." not in hosts.run(2, "sh", "-c", "cat /proc/[0-9]*/cmdline")
+    assert "ring1." not in said and "ring1." not in hosts.run(1, "cat", f"{HOME}/rpychord/log/node.log")
+    fab("restart_servers", "the_special", "backup", "--file", "copy.jsonl", "restore", "--file", "copy.jsonl")
+    hosts.run(2, "pkill", "-9", "-f", "server.py")
+    eventually(lambda: "ring of 2: " in fab("status"), what="the killed node, with its certificate")
+
+
 @pytest.mark.parametrize("fab", [7], indirect=True)
 def test_the_summary_names_every_host_that_fails_and_why_and_the_others_are_done(fab: Fab) -> None:
     hosts = fab.hosts
@@ -194,7 +212,7 @@ def test_the_summary_names_every_host_that_fails_and_why_and_the_others_are_done
     for host in reasons:
         assert "left out: it failed before" in rows(said)[host]
 
-    fab.inventory.write_text(hosts.inventory() + "[host]\nfree_mb = 0\n")
+    fab.inventory.write_text(hosts.inventory(ring="insecure = true\n") + "[host]\nfree_mb = 0\n")
     said = fab("-H", full, "setup_servers", code=1)
     assert f"the disk of {HOME}/rpychord is full" in said
     assert hosts.run(5, "ls", f"{HOME}/rpychord/releases").split() == []

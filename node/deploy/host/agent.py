@@ -46,7 +46,7 @@ class Agent:
         said = "no node runs"
         if nodes:
             try:
-                members, said = ring.members(request["address"], request["port"]), ""
+                members, said = ring.members(self._where(request)), ""
             except Silent as error:
                 said = str(error)
         return {
@@ -96,7 +96,7 @@ class Agent:
     def health(self, request: Request) -> Request:
         """How the replicas of the whole ring are."""
         try:
-            problems, keys = ring.health(request["address"], request["port"])
+            problems, keys = ring.health(self._where(request))
         except Silent as error:
             raise SystemExit(str(error)) from None
         return {"problems": problems, "keys": keys}
@@ -108,19 +108,22 @@ class Agent:
         while True:
             problem = self._problem(request, wanted)
             if not problem:
-                return {"members": len(ring.members(request["address"], request["port"]))}
+                return {"members": len(ring.members(self._where(request)))}
             if time.monotonic() > deadline:
                 raise SystemExit(f"not after {request['patience']:.0f} s: {problem}")
             time.sleep(0.2)
 
+    def _where(self, request: Request) -> ring.Where:
+        return request["address"], request["port"], self._layout.trust
+
     def _problem(self, request: Request, wanted: set[tuple[str, int]]) -> str:
         try:
-            listed = {(host, port) for host, port, _ in ring.members(request["address"], request["port"])}
+            listed = {(host, port) for host, port, _ in ring.members(self._where(request))}
             if missing := wanted - listed:
                 return "the ring does not list " + ", ".join(f"{host}:{port}" for host, port in sorted(missing))
             if not request["replicas"]:
                 return ""
-            problems, _ = ring.health(request["address"], request["port"])
+            problems, _ = ring.health(self._where(request))
         except Silent as error:
             return str(error)
         return problems[0] if problems else ""
@@ -131,7 +134,7 @@ class Agent:
         while True:
             said = ""
             try:
-                listed = ring.members(request["address"], request["port"])
+                listed = ring.members(self._where(request))
                 if any(member[:2] == (request["address"], request["port"]) for member in listed):
                     return "serves"
             except Silent as error:
@@ -186,7 +189,7 @@ def main() -> None:
         client.special(*rest)
     verbs: dict[str, Callable[[Request], Request]] = {
         **{name: getattr(agent, name) for name in ("look", "start", "stop", "health", "whole")},
-        **{name: getattr(client, name) for name in ("dump", "load", "clear")},
+        **{name: getattr(client, name) for name in ("dump", "load", "clear", "token")},
     }
     print(json.dumps(verbs[verb](json.load(sys.stdin))))
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from node.codec import Address
 from node.deploy.host.layout import Layout
+from node.deploy.host.secret import TOKEN
 
 Request = dict[str, Any]
 
@@ -36,22 +37,40 @@ class Client:
         self._layout.copy.mkdir()
         return {}
 
+    def token(self, request: Request) -> Request:
+        """What lets one more node, or client, into a ring with certificates. Raises SystemExit if it cannot be had."""
+        kind = ["--client"] if request["client"] else []
+        said = self._ring("token", *kind, "--data", str(self._layout.data))
+        found = TOKEN.search(said)
+        if found is None:
+            raise SystemExit("`ring token` printed no token: try again")
+        return {"token": found[0]}
+
     def special(self, file: str, host: str, port: str) -> NoReturn:
         """Become `main.py`, with this file, on this node."""
+        self._be_let_in(Address(host, int(port)))
         main = str(self._layout.release / "main.py")
         words = [sys.executable, main, file, "--node", str(Address(host, int(port)))]
         os.execve(sys.executable, words, self._environment())
 
     def _asked(self, request: Request, *words: str) -> Request:
         """What a `ring` command answers about the ring of the node here."""
-        node = str(Address(request["address"], request["port"]))
-        answer: Request = json.loads(self._ring(*words, "--node", node, "--json").splitlines()[-1])
+        node = Address(request["address"], request["port"])
+        self._be_let_in(node)
+        answer: Request = json.loads(self._ring(*words, "--node", str(node), "--json").splitlines()[-1])
         return answer
 
-    def _ring(self, *words: str) -> str:
+    def _be_let_in(self, node: Address) -> None:
+        """Get a certificate, once, if the ring of the node here has certificates."""
+        if self._layout.trust.is_dir() and not self._layout.client.exists():
+            token = self.token({"client": True})["token"]
+            self._ring("login", "--node", str(node), token=token)
+
+    def _ring(self, *words: str, token: str = "") -> str:
         """What a `ring` command prints. Raises SystemExit with its complaint."""
         command = [sys.executable, "-m", "node.cli.ring", *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment())
+        environment = self._environment() | ({"RPYCHORD_TOKEN": token} if token else {})
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise SystemExit(done.stderr.strip() or f"ring {words[0]} ended with code {done.returncode}")
         return done.stdout

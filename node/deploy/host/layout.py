@@ -34,13 +34,18 @@ class Layout:
         return self.base / "data"
 
     @property
+    def trust(self) -> Path:
+        """The node's certificates, if its ring has any."""
+        return self.data / "trust"
+
+    @property
     def copy(self) -> Path:
         """Where a copy of the whole ring is on its way to or from here."""
         return self.base / "copy"
 
     @property
     def client(self) -> Path:
-        """Where a client of this host keeps what it keeps."""
+        """Where a client of this host keeps its certificate."""
         return self.base / "run" / "client"
 
     @property

@@ -1,9 +1,11 @@
-"""Asking a node of this host, as a plain RPyC client does."""
+"""Asking a node of this host, as a plain RPyC client does; with the node's own certificate where it has one."""
 
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import rpyc
@@ -14,15 +16,22 @@ Member = tuple[str, int, str]
 """(host, port, id)."""
 
 
+Where = tuple[str, int, Path]
+"""Host, port, and the directory of its certificates, which need not be there."""
+
+
 class Silent(Exception):
     """The node does not answer, or not as one that serves; the message says what it said."""
 
 
 @contextlib.contextmanager
-def root(host: str, port: int) -> Iterator[Any]:
+def root(where: Where) -> Iterator[Any]:
     """The remote object of a node. Raises Silent, also for what goes wrong while it is used."""
+    host, port, trust = where
     try:
-        connection = rpyc.connect(host, port, config={"sync_request_timeout": ANSWER})
+        connection = _connect(host, port, trust, {"sync_request_timeout": ANSWER})
+    except ssl.SSLError as error:
+        raise Silent(f"{host}:{port} does not take the certificate in {trust}: {error.reason}") from None
     except OSError as error:
         raise Silent(f"nothing listens at {host}:{port}: {error.strerror or error}") from None
     try:
@@ -35,17 +44,25 @@ def root(host: str, port: int) -> Iterator[Any]:
         connection.close()
 
 
-def members(host: str, port: int) -> list[Member]:
+def _connect(host: str, port: int, trust: Path, config: dict[str, Any]) -> Any:
+    if not trust.is_dir():
+        return rpyc.connect(host, port, config=config)
+    own, authority = str(trust / "node.pem"), str(trust / "authority.pem")
+    proof = {"keyfile": own, "certfile": own, "ca_certs": authority, "cert_reqs": ssl.CERT_REQUIRED}
+    return rpyc.ssl_connect(host, port, **proof, ssl_version=ssl.PROTOCOL_TLS_CLIENT, config=config)
+
+
+def members(where: Where) -> list[Member]:
     """Who is in the ring, as this node lists it. Raises Silent."""
-    with root(host, port) as node:
+    with root(where) as node:
         return [(info[0], info[1], info[2]) for info in node.get_conn_info()]
 
 
-def health(host: str, port: int) -> tuple[list[str], dict[str, int]]:
+def health(where: Where) -> tuple[list[str], dict[str, int]]:
     """What is wrong with the replicas, and how many keys each node holds. Raises Silent."""
     problems: list[str] = []
     keys: dict[str, int] = {}
-    with root(host, port) as node:
+    with root(where) as node:
         for start, end, count, replicas, problem in node.verify():
             if problem:
                 problems.append(f"arc {start[:8]}..{end[:8]}: {problem}")

@@ -19,6 +19,7 @@ import time
 from typing import Any
 
 from node.deploy.host.layout import Layout, locked, write_privately
+from node.deploy.host.secret import TOKEN
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 STEADY = 10.0
@@ -85,7 +86,7 @@ class Supervisor:
             self._child.send_signal(self._told_by)
         assert self._child.stdout is not None
         for line in self._child.stdout:
-            self._log.info(line.rstrip("\n"))
+            self._log.info(TOKEN.sub("(a token)", line.rstrip("\n")))
         return self._child.wait()
 
     def _write_state(self, pid: int | None) -> None:
