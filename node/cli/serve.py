@@ -20,6 +20,7 @@ from node.settings import PROFILES, Settings
 
 if TYPE_CHECKING:
     from node.cli.processes import Servers
+    from node.trust.token import Token
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -172,7 +173,6 @@ def command(
     log_to_stderr(log_level)
     from node.remote.node import NodeOptions
     from node.trust.keyring import Keyring
-    from node.trust.token import Token
 
     directory = data or default_directory(local)
     if token_file is not None:
@@ -192,7 +192,7 @@ def command(
         zone=zone,
         insecure=insecure,
         secure=secure,
-        token=Token.read(token) if token is not None else None,
+        token=_token(token),
     )
     code: int = run_loop(lambda: serve(options, Settings.profile(profile)))
     return code
@@ -257,6 +257,14 @@ def read_token(path: Path) -> str:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise BadUsage(f"cannot read a token from {path}: {getattr(error, 'strerror', error)}") from None
+
+
+def _token(text: str | None) -> Token | None:
+    if text is None:
+        return None
+    from node.trust.token import Token
+
+    return Token.read(text)
 
 
 def default_directory(port: int) -> Path:

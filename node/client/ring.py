@@ -67,7 +67,7 @@ class AsyncRing:
         seeds = [node if isinstance(node, Address) else parse_address(node) for node in nodes or ("localhost",)]
         tls = await credentials.tls(settings, seeds)
         pool = Pool(settings, random.Random(), tls=tls)
-        session = Session(seeds, settings, tls)
+        session = Session(seeds, replace(settings, operation=timeout / 2), tls)
         try:
             hello = await _first_hello(seeds, pool, settings)
         except BaseException:

@@ -5,6 +5,7 @@ Keys of hosts are checked against known_hosts, whatever the ssh configuration sa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shlex
@@ -153,8 +154,9 @@ class RemoteHost:
             channel = self._connection.create_session()
             channel.settimeout(patience)
             channel.exec_command(command)
-            channel.sendall(request)
-            channel.shutdown_write()
+            with contextlib.suppress(OSError):  # a command that is not there ends before it is told anything
+                channel.sendall(request)
+                channel.shutdown_write()
             with channel.makefile("rb") as output, channel.makefile_stderr("rb") as errors:
                 answer, complaint = output.read(), errors.read().decode(errors="replace").strip()
             code = channel.recv_exit_status()

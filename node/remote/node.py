@@ -9,6 +9,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from node.codec import Address
 from node.errors import BadUsage, Unreachable
@@ -16,7 +17,6 @@ from node.identifiers import Identifier
 from node.remote.listener import Listener
 from node.remote.pool import Pool
 from node.remote.service import RingService
-from node.remote.trusted import Trust
 from node.remote.way_in import Way, let_in, own_host, way_in
 from node.replication.identity import IDENTITY
 from node.replication.node import RingNode, StartOptions
@@ -24,7 +24,10 @@ from node.settings import Settings
 from node.store.interface import Store
 from node.store.rocks import open_store
 from node.trust.keyring import Keyring
-from node.trust.token import Token
+
+if TYPE_CHECKING:  # an open ring starts without cryptography
+    from node.remote.trusted import Trust
+    from node.trust.token import Token
 
 DRAIN = 2.0
 """Seconds that a leaving node lets requests under way finish."""
@@ -116,6 +119,8 @@ class Node:
         if guard is None:
             self._listener.serve(RingService(self._node, self._told.set))
         else:
+            from node.remote.trusted import Trust
+
             self._trust = Trust(guard, self._node, self._listener, self._pool, self._told.set)
             self._trust.serve()
         await self._node.start(

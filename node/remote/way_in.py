@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from node.codec import Address
 from node.errors import BadUsage, Unreachable
-from node.remote.enrolment import enrol
 from node.settings import Settings
-from node.trust.guard import Guard
 from node.trust.keyring import Keyring
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # an open ring starts without cryptography
     from node.remote.node import NodeOptions
+    from node.trust.guard import Guard
 
 LOOPBACK = "127.0.0.1"
 
@@ -68,6 +67,9 @@ async def let_in(
     """Go that way; the guard of this node, None where there are no certificates. Raises RingErrors."""
     if way is Way.OPEN:
         return None
+    from node.remote.enrolment import enrol
+    from node.trust.guard import Guard
+
     token = options.token
     named = (address.host, options.advertise or options.listen or address.host, "localhost")
     hosts = tuple(dict.fromkeys(name for name in named if name != "localhost" or address.is_loopback))

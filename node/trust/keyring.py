@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from node.codec import Address, pack, parse_address, unpack
 from node.errors import BadUsage, BadValue, DirectoryDamaged
-from node.trust.contexts import Credentials
 from node.trust.ledger import Standing
+
+if TYPE_CHECKING:  # an open ring starts without cryptography
+    from node.trust.contexts import Credentials
 
 AUTHORITY, AUTHORITY_KEY, IDENTITY = "authority.pem", "authority.key", "node.pem"
 STANDING, ADDRESS = "standing", "address"
@@ -45,6 +48,8 @@ class Keyring:
 
     def load(self) -> Credentials:
         """What was written. Raises DirectoryDamaged if something is missing."""
+        from node.trust.contexts import Credentials
+
         try:
             authority, key, identity = (
                 (self.path / name).read_bytes() for name in (AUTHORITY, AUTHORITY_KEY, IDENTITY)

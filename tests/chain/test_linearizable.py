@@ -177,7 +177,7 @@ def test_all_crash_at_once_under_load_and_nothing_acknowledged_is_lost() -> None
         assert_linearizable(clients)
         await until(ring.is_settled, SETTLED, "settled again")
 
-    for_each_seed(20, scenario)
+    for_each_seed(10, scenario)
 
 
 def test_records_whose_time_is_over_are_removed() -> None:
@@ -295,7 +295,7 @@ async def come_and_go(seed: int, events: int) -> None:
 
 
 def test_the_map_does_not_grow_with_nodes_that_come_and_go() -> None:
-    for_each_seed(2, lambda seed: come_and_go(seed, 60))
+    for_each_seed(1, lambda seed: come_and_go(seed, 60))
 
 
 @pytest.mark.soak

@@ -107,7 +107,7 @@ def test_many_and_all(node: str) -> None:
         (["range-insert", "-1"], 2, "-1"),
         (["rm-server", "0"], 2, "port"),
         (["rm-server", "1"], 1, "localhost:1"),
-        (["join", "127.0.0.1:1"], 1, "127.0.0.1:1"),
+        (["join", "127.0.0.1:1", "--timeout", "0.5"], 1, "127.0.0.1:1"),
         (["local", "0"], 2, "0"),
         (["frobnicate"], 2, "frobnicate"),
     ],

@@ -53,7 +53,7 @@ def node_of(hosts: Machines, number: int) -> str:
     return hosts.run(number, "pgrep", "-f", "server.py", check=False).strip()
 
 
-def test_a_ring_is_deployed_survives_rests_and_is_renewed_under_load(fab: Fab) -> None:
+def test_a_ring_is_deployed_survives_and_rests(fab: Fab) -> None:
     hosts = fab.hosts
     began = time.monotonic()
     said = fab("setup_servers", "run_server", "run_servers", "the_special")
@@ -69,10 +69,15 @@ def test_a_ring_is_deployed_survives_rests_and_is_renewed_under_load(fab: Fab) -
 
     its_data_comes_back_after_a_kill(fab)
     it_rests_and_comes_back(fab)
+    nothing_is_left_of_it(fab)
+
+
+@pytest.mark.soak
+def test_a_ring_is_copied_and_restored_and_renewed_under_load(fab: Fab) -> None:
+    fab("setup_servers", "run_server", "run_servers", "the_special")
     it_is_copied_and_restored(fab)
     one_leaves_and_comes_back(fab)
     it_is_renewed_under_load(fab)
-    nothing_is_left_of_it(fab)
 
 
 def its_data_comes_back_after_a_kill(fab: Fab) -> None:

@@ -179,7 +179,7 @@ async def persistently(work: Callable[[], Coroutine[Any, Any, Record]]) -> Recor
 
 
 def test_it_is_one_register_whatever_happens_to_its_keepers() -> None:
-    for_each_seed(120, suffering)
+    for_each_seed(80, suffering)
 
 
 def test_it_is_one_register_while_its_keepers_crash_all_the_time() -> None:
@@ -240,7 +240,7 @@ async def around(nodes: Nodes, others: list[Host]) -> None:
 
 
 def test_a_dropped_node_has_no_lease_once_the_change_is_committed() -> None:
-    for_each_seed(120, dropping)
+    for_each_seed(80, dropping)
 
 
 # -- mutants -----------------------------------------------------------------------------------------------------------

@@ -54,6 +54,13 @@ async def kept_by(count: int, nodes: list[Node]) -> None:
     await eventually(lambda: all(keepers(node) == [count] for node in nodes))
 
 
+async def whole(ring: SecureRing) -> None:
+    """Wait until every arc has its replicas: what one node alone holds is gone with it."""
+    async with ring.connection(ring.nodes[0], ring.credentials(ring.nodes[0])) as connection:
+        while any(problem for *_, problem in await connection.call("verify", deadline=10)):
+            await asyncio.sleep(0.05)
+
+
 # -- renewal -----------------------------------------------------------------------------------------------------
 
 
@@ -275,6 +282,7 @@ def test_when_the_first_node_is_gone_for_good_others_let_new_ones_in(tmp_path: P
             token = await ring.token("client")
             async with ring.connection(second, ring.credentials(second)) as connection:
                 await connection.call("put", "k", 1, deadline=10)
+            await whole(ring)
             await first.close()
             shutil.rmtree(ring.data(first))
             ring.forget(first)
