@@ -251,6 +251,7 @@ def test_the_shell_from_a_pipe(node: str) -> None:
 
 def test_the_shell_on_a_terminal(node: str, tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm", "RPYCHORD_NODE": node}
+    environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # pexpect does not say where the cursor is
     words = ["-m", "node.cli.ring"]
     shell = pexpect.spawn(
         sys.executable, words, cwd=str(ROOT), env=environment, timeout=30, encoding="utf-8", dimensions=(24, 120)
@@ -278,6 +279,7 @@ def test_the_shell_on_a_terminal(node: str, tmp_path: Path) -> None:
         shell.expect_exact(f"{node}>")
         shell.send("help\r")
         shell.expect("setnode")
+        shell.expect_exact(f"{node}>")
         shell.sendeof()
         shell.expect(pexpect.EOF)
         shell.close()

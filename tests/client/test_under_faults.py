@@ -12,7 +12,7 @@ import pytest
 
 from node import Ring
 from node.errors import NoQuorum, OutcomeUnknown, Overloaded, Unavailable
-from tests.ring.nodes import RingOfProcesses
+from tests.ring.nodes import RingOfProcesses, eventually
 
 DOCUMENTED = (NoQuorum, OutcomeUnknown, Overloaded, Unavailable)
 
@@ -56,6 +56,7 @@ def test_threads_hammer_a_ring_whose_nodes_are_killed(tmp_path: Path, kills: int
     try:
         nodes = processes.of(4)
         with Ring.connect(*(f"127.0.0.1:{node.port}" for node in nodes)) as ring, ThreadPoolExecutor(32) as threads:
+            eventually(lambda: not any(arc[4] for arc in ring.verify()), what="three replicas of all")
             futures = [threads.submit(hammer, number) for number in range(32)]
             try:
                 for n in range(kills):

@@ -101,6 +101,7 @@ def test_each_version_is_heard_once_over_failovers_joins_and_leaves(tmp_path: Pa
             with ring.watch("key 0" if not prefix else "key", heard, prefix=prefix), ThreadPoolExecutor(8) as threads:
                 writers = {key: threads.submit(write, key) for key in keys}
                 try:
+                    eventually(lambda: len(ring.replicas("key 0")) == 3, what="three replicas")
                     for _ in range(2):
                         tail = _node_at(processes, ring.replicas("key 0")[-1][1])
                         tail.kill()
