@@ -34,7 +34,7 @@ run: setup
 	$(BIN)/python main.py
 
 test: setup
-	$(BIN)/python -m pytest -q -n 4 --dist worksteal
+	$(BIN)/python -m pytest -q -n 5 --dist worksteal
 
 soak: setup
 	$(BIN)/python -m pytest -q -m soak --timeout 7200

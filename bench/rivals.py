@@ -178,8 +178,16 @@ def stock_rpyc() -> Iterator[Contender]:
         port = int(process.stdout.readline())
 
         def connected() -> tuple[Put, Get]:
-            root = rpyc.connect("127.0.0.1", port).root
-            return root.put, root.get
+            deadline = time.monotonic() + 10
+            while True:  # its port is known before it listens
+                try:
+                    root = rpyc.connect("127.0.0.1", port).root
+                except ConnectionRefusedError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.02)
+                else:
+                    return root.put, root.get
 
         threads = ThreadPoolExecutor(THREADS)
         yield Contender("stock RPyC dict", {**_single(*connected()), **_threaded(threads, connected)})

@@ -147,7 +147,7 @@ class Replica:
 
     def is_durable(self, names: Iterable[Name]) -> bool:
         """Whether nothing ordered for these keys still has to reach the disk."""
-        return not any(name in self._latest for name in names)
+        return not self._latest or not any(name in self._latest for name in names)
 
     async def current(self, names: tuple[Name, ...]) -> dict[Name, Stored | None]:
         """The records of keys by everything ordered up to the moment this returns."""
