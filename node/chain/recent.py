@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from msgspec.structs import replace
+
 from node.chain.messages import Change, Command
 from node.data import Version
 from node.identifiers import Arc
@@ -39,7 +41,12 @@ class Recent:
     def part(self, arc: Arc) -> Recent:
         """That of a part of the arc."""
         since = [(overlap, version) for other, version in self._since for overlap in arc.intersect(other)]
-        return Recent(since, self._commands)
+        commands: list[tuple[Command, int]] = []
+        for command, size in self._commands:
+            changes = tuple(change for change in command.changes if change.position in arc)
+            if changes:  # its share only: joined again with the other part, it must not be there twice
+                commands.append((replace(command, changes=changes), size))
+        return Recent(since, commands)
 
     def add(self, command: Command, size: int) -> None:
         """One more, of this size; the oldest go where there are too many."""

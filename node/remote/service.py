@@ -124,7 +124,8 @@ class RingService:
         return tuple((contact.address.host, contact.address.port, contact.id.hex) for contact in way.values())
 
     async def exposed_health(self) -> tuple[tuple[str, Any], ...]:
-        """((name, value), ...): `serving`, `version`, `address`, `consistency`, `replicas`, `uptime` in seconds, and
+        """((name, value), ...): `serving`, `version`, `address`, `consistency`, `replicas`, `uptime` in seconds,
+        `keepers`, how many nodes keep the ring map, and
         `straight` and `astray`, the questions of keys that this node was the right one for and those it was not."""
         return self._node.health()
 

@@ -412,6 +412,7 @@ class RingNode:
             ("durability", policy.durability),
             ("replicas", policy.replicas),
             ("uptime", self._clock() - self._since),
+            ("keepers", 0 if chart is None else len(chart.record.configuration.keepers)),
             ("straight", traffic.straight),
             ("astray", traffic.astray),
         )

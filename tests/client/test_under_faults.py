@@ -57,6 +57,7 @@ def test_threads_hammer_a_ring_whose_nodes_are_killed(tmp_path: Path, kills: int
         nodes = processes.of(4)
         with Ring.connect(*(f"127.0.0.1:{node.port}" for node in nodes)) as ring, ThreadPoolExecutor(32) as threads:
             eventually(lambda: not any(arc[4] for arc in ring.verify()), what="three replicas of all")
+            eventually(lambda: {3} == _keepers(ring), what="three keepers")
             futures = [threads.submit(hammer, number) for number in range(32)]
             try:
                 for n in range(kills):
@@ -77,3 +78,8 @@ def test_threads_hammer_a_ring_whose_nodes_are_killed(tmp_path: Path, kills: int
     finally:
         over.set()
         processes.close()
+
+
+def _keepers(ring: Ring) -> set[int]:
+    """How many nodes keep the ring map, as each node knows."""
+    return {0 if said is None else said["keepers"] for said in ring.health().values()}
