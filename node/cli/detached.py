@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from node.cli.places import state_home
-from node.cli.processes import start_detached
+from node.cli.processes import ready_at, start_detached
 from node.errors import BadUsage
 
 PATIENCE = 15.0
@@ -41,9 +41,8 @@ def start_ring(count: int) -> Iterator[str]:
             pid, ready = start_detached([*words, "--data", str(data)], data.with_suffix(".log"))
             pids.append(pid)
             note.write_text(json.dumps({"directory": str(directory), "pids": pids}))
-            if not first:
-                host, _, port = ready.split()[1].rpartition(":")
-                first = [host, port]
+            if not first and (address := ready_at(ready)) is not None:
+                first = [address.host, str(address.port)]
             yield ready
     except BaseException:
         note.write_text(json.dumps({"directory": str(directory), "pids": pids}))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -13,11 +12,9 @@ from pathlib import Path
 import click
 
 from node.cli.arguments import run, run_loop
-from node.cli.processes import ROOT, START, bound_to, command_line
+from node.cli.processes import ROOT, START, bound_to, command_line, ready_at
 from node.codec import Address
 from node.errors import Unavailable
-
-READY = re.compile(rb"^ready (\S+):(\d+) id=[0-9a-f]{40}$")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -117,14 +114,14 @@ class LocalRing:
         assert process.stdout is not None
         try:
             async with asyncio.timeout(START):
-                line = (await process.stdout.readline()).strip()
+                line = (await process.stdout.readline()).decode(errors="replace").strip()
         except TimeoutError:
-            line = b""
-        ready = READY.match(line)
-        if ready is None:
+            line = ""
+        address = ready_at(line)
+        if address is None:
             raise Unavailable(f"node {number} of the local ring did not start: {self._said(number)}")
-        self.lines.append(line.decode())
-        return Address(ready[1].decode().strip("[]"), int(ready[2]))
+        self.lines.append(line)
+        return address
 
     async def _spawn(self, number: int, words: list[str]) -> asyncio.subprocess.Process:
         data = self._directory / f"node{number}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from node.errors import Unavailable
 ROOT = Path(__file__).resolve().parents[2]
 START = 30.0
 """Seconds a process has to become ready."""
+READY = re.compile(r"^ready (\S+):(\d+) id=[0-9a-f]{40}$")
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 
@@ -25,6 +27,12 @@ LIBC = ctypes.CDLL(None)
 def command_line(words: Sequence[str]) -> list[str]:
     """What starts a node with these words of `server.py`."""
     return [sys.executable, "-m", "node.cli.serve", *words]
+
+
+def ready_at(line: str) -> Address | None:
+    """Where a node listens that printed this line; None if it is not the line of one that is ready."""
+    found = READY.match(line)
+    return Address(found[1].strip("[]"), int(found[2])) if found else None
 
 
 def bound_to(parent: int, number: int) -> Callable[[], None]:
@@ -61,7 +69,7 @@ def start_detached(words: Sequence[str], log: Path) -> tuple[int, str]:
             with log.open("rb") as said:
                 said.seek(begins)
                 lines = said.read().decode(errors="replace").splitlines()
-            ready = next((line for line in lines if line.startswith("ready ")), None)
+            ready = next((line for line in lines if ready_at(line)), None)
             if ready is not None:
                 return process.pid, ready
             if ended:
@@ -111,11 +119,11 @@ class Servers:
         self._processes.append(process)
         assert process.stdout is not None
         line = (await process.stdout.readline()).decode().strip()
-        if not line.startswith("ready "):
+        address = ready_at(line)
+        if address is None:
             raise Unavailable(f"server {number} of {self._count} did not start: its complaint is above")
         print(line, flush=True)
-        host, _, port = line.split()[1].rpartition(":")
-        return Address(host.strip("[]"), int(port))
+        return address
 
     async def _watched(self, process: asyncio.subprocess.Process) -> None:
         code = await process.wait()
