@@ -41,7 +41,7 @@ from node.chain.messages import (
 from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.codec import pack, unpack
-from node.data import Scan, Scanned, Stored, Traffic, Version
+from node.data import Scan, Scanned, Stored, Traffic, Version, is_lasting
 from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull
 from node.identifiers import Arc, Identifier
 from node.settings import MIB, Settings
@@ -74,8 +74,11 @@ class Chains:
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
-    async def read(self, question: Read) -> tuple[Stored | None, ...]:
-        """The records of keys of one arc, as many as fit into an answer. Raises Moved, NotServing."""
+    async def read(self, question: Read) -> tuple[bytes | None, ...]:
+        """The packed records of keys of one arc, as many as fit into an answer. Raises Moved, NotServing."""
+        answer = self.read_at_once(question)
+        if answer is not None:
+            return answer
         names = _named(question.keys)
         await self._lease.obtain()
         replica = self._holding(names)
@@ -84,12 +87,24 @@ class Chains:
         if not replica.is_durable(names):  # what was read may be on its way to the disk
             async with self._patience(NotServing(f"{replica.arc} is slow to write: try again")):
                 await replica.reached(lambda: replica.is_durable(names))
+        return self._read(replica, bodies)
+
+    def read_at_once(self, question: Read) -> tuple[bytes | None, ...] | None:
+        """What `read` answers where nothing has to be waited for, else None. Raises as it does."""
+        if not self._lease.use():
+            return None
+        names = _named(question.keys)
+        replica = self._holding(names)
+        bodies = replica.store.peek_many(list(names))
+        return self._read(replica, bodies) if bodies is not None and replica.is_durable(names) else None
+
+    def _read(self, replica: Replica, bodies: list[bytes | None]) -> tuple[bytes | None, ...]:
+        """What was just read and is durable, as an answer. Raises NotServing."""
         self._check_answers(replica, replica.is_tail)
         self.traffic.straight += 1
-        stored = tuple(unpack(Stored, body) if body is not None else None for body in _fitting(bodies))
-        if any(each is not None and each.expires for each in stored):
-            stored = tuple(map(self._living, stored))
-        return stored
+        return tuple(
+            [body if body is None or is_lasting(body) or self._stored(body) else None for body in _fitting(bodies)]
+        )
 
     async def scan(self, question: Scan) -> Scanned:
         """The first records of an arc, as of one moment: as many as fill an answer, or are found in the time for one.
@@ -216,7 +231,7 @@ class Chains:
         gone = list(known.outcome.gone) if known is not None else []
         for (name, edit), value in zip(edits, values, strict=True):
             if value is not None:
-                changes.append(Change(*name, pack(Stored(version, value, edit.expires))))
+                changes.append(Change(*name, pack(Stored(version, value, edit.expires and edit.expires | 1))))
             elif existing[name] is not None:
                 changes.append(Change(*name, None))
                 gone.append(name[0])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from node.batches import all_of, portions, side_by_side
 from node.chain.messages import COUNT, READ, SCAN, WRITE, Edit, Operation, Read, Write, Written
 from node.chain.ring_map import Entry, Life, RingMap
+from node.codec import unpack
 from node.data import Scan, Scanned, Stored, Version
 from node.errors import (
     BadValue,
@@ -92,7 +93,7 @@ class Router:
         """The last number used in each slot."""
         self._free: list[int] = []
         chains = local
-        self._reads: Errand[bytes, Read, tuple[Stored | None, ...]] = Errand(
+        self._reads: Errand[bytes, Read, tuple[bytes | None, ...]] = Errand(
             READ, _read, lambda entry: entry.tail, chains.read if chains else None, _unread
         )
         self._writes: Errand[Edit, Write, Written] = Errand(
@@ -251,7 +252,8 @@ class Router:
     async def _read(self, placed: Sequence[Placed[bytes]]) -> dict[bytes, Stored | None]:
         found: dict[bytes, Stored | None] = {}
         for asked, answer in await self._run(self._reads, placed):
-            found.update(zip((key for _, key in asked), answer, strict=False))
+            for (_, key), body in zip(asked, answer, strict=False):
+                found[key] = unpack(Stored, body) if body is not None else None
         return found
 
     async def _write(self, placed: Sequence[Placed[Edit]]) -> list[Written]:
@@ -356,7 +358,7 @@ def _read(placed: Sequence[Placed[bytes]], _: None) -> Read:
     return Read(tuple(key for _, key in placed))
 
 
-def _unread(asked: Sequence[Placed[bytes]], got: Sequence[Stored | None]) -> Sequence[Placed[bytes]]:
+def _unread(asked: Sequence[Placed[bytes]], got: Sequence[bytes | None]) -> Sequence[Placed[bytes]]:
     """What did not fit into the answer."""
     if not got:
         raise BadValue("an empty answer came: the nodes of this ring run different versions?")
