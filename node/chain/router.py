@@ -8,8 +8,10 @@ already. What could not be decided within the deadline is said to be unknown.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -81,17 +83,26 @@ class Router:
     """The way to the head or the tail of any key's chain; `local` are the chains of the node it starts from, if any."""
 
     def __init__(
-        self, charts: Charts, transport: Transport, settings: Settings, random: Random, local: Chains | None = None
+        self,
+        charts: Charts,
+        transport: Transport,
+        settings: Settings,
+        random: Random,
+        local: Chains | None = None,
+        now: Callable[[], float] | None = None,
     ) -> None:
+        """`now`: the time by which deadlines are kept, in seconds; that of the running loop if it is left out. With it
+        an operation may be begun on a thread that has no loop, on which it is done if it succeeds at once."""
         self._charts = charts
         self._life = local.replicas.life if local is not None else None
         self._transport = transport
         self._settings = settings
         self._random = random
         self._client = random.randbytes(16)
-        self._numbers: list[int] = []
-        """The last number used in each slot."""
-        self._free: list[int] = []
+        self._now = now or (lambda: asyncio.get_running_loop().time())
+        self._slots = count()
+        self._free: deque[tuple[int, int]] = deque()
+        """Slots that no operation is in, and the last number used in each."""
         chains = local
         self._reads: Errand[bytes, Read, tuple[bytes | None, ...]] = Errand(
             READ, _read, lambda entry: entry.tail, chains.read if chains else None, _unread
@@ -258,17 +269,15 @@ class Router:
 
     async def _write(self, placed: Sequence[Placed[Edit]]) -> list[Written]:
         """One operation; an answer for each part that it had to be taken apart into."""
-        slot = self._free.pop() if self._free else self._new_slot()
-        self._numbers[slot] += 1
-        operation = Operation(self._client, slot, self._numbers[slot])
+        try:
+            slot, last = self._free.pop()  # one step, as other threads do it too
+        except IndexError:
+            slot, last = next(self._slots), 0
+        operation = Operation(self._client, slot, last + 1)
         try:
             return [written for _, written in await self._run(self._writes, placed, operation)]
         finally:
-            self._free.append(slot)
-
-    def _new_slot(self) -> int:
-        self._numbers.append(0)
-        return len(self._numbers) - 1
+            self._free.append((slot, operation.number))
 
     async def _run(
         self,
@@ -279,8 +288,7 @@ class Router:
     ) -> list[tuple[Sequence[Placed[T]], A]]:
         """Ask until all is answered, or the deadline is over: raises what it was that lacked. The answers, each with
         the things it is about."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.operation
+        deadline = self._now() + self._settings.operation
         answers: list[tuple[Sequence[Placed[T]], A]] = []
         attempt = 0
         while placed:
@@ -288,7 +296,7 @@ class Router:
                 apart = await all_of(self._run(errand, group, more, unknown) for group in groups)
                 return answers + [answer for part in apart for answer in part]
             try:
-                answer = await self._ask(errand, placed, more, deadline - loop.time())
+                answer = await self._ask(errand, placed, more, deadline - self._now())
                 answers.append((placed, answer))
                 placed = errand.rest(placed, answer)
                 continue
@@ -300,10 +308,11 @@ class Router:
                 if unknown is not None:
                     raise unknown from None
                 raise
-            blind = await self._read_map(deadline - loop.time())
+            await asyncio.sleep(0)  # what was begun on a thread goes on on the loop
+            blind = await self._read_map(deadline - self._now())
             attempt += 1
             pause = self._settings.backoff * min(2**attempt, 4) * self._random.uniform(0.5, 1)
-            if loop.time() + pause >= deadline:
+            if self._now() + pause >= deadline:
                 raise self._given_up(attempt, failure, unknown if errand.writes else None, blind)
             await asyncio.sleep(pause)
         return answers

@@ -132,7 +132,7 @@ def _packed(error: RingError) -> bytes:
         return pack(Failure(type(error).__name__, tuple(ascii(argument)[:1000] for argument in error.args)))
 
 
-def _opened(reply: Any, to: Address) -> bytes:
+def opened(reply: Any, to: Address) -> bytes:
     """The result in an answer. Raises the error in it, NotARing if it is none."""
     if type(reply) is bytes:
         if reply.startswith(FINE):
@@ -198,7 +198,7 @@ class Pool:
         if connection is None or connection.closed:
             connection = await self._connected(to, peer, deadline)
             deadline -= loop.time() - now
-        return _opened(await connection.relay(method, payload, deadline), to)
+        return opened(await connection.relay(method, payload, deadline), to)
 
     def _add(self, to: Address) -> Peer:
         if self._closed:

@@ -90,7 +90,7 @@ class Wire(asyncio.Protocol):
         transport.set_write_buffer_limits(high=self._settings.write_high)
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if type(name) is tuple else "peer"
-        _tune(transport.get_extra_info("socket"), self._settings)
+        tune(transport.get_extra_info("socket"), self._settings)
         if self.closed:
             transport.abort()
             return
@@ -244,7 +244,7 @@ class Wire(asyncio.Protocol):
         self._owner.lost(self._reason or (str(exc) if exc else "it was closed"))
 
 
-def _tune(sock: Any, settings: Settings) -> None:
+def tune(sock: Any, settings: Settings) -> None:
     """No delay for small frames; a peer that vanished is noticed, with data on the way and without."""
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
