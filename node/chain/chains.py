@@ -180,9 +180,9 @@ class Chains:
         Raises Moved, NotServing, Overloaded, StoreFull; OutcomeUnknown if it was ordered and the rest
         of the chain did not confirm it in time.
         """
-        names = _named(edit.key for edit in question.edits)
+        names = _named([edit.key for edit in question.edits])
         edits = tuple(zip(names, question.edits, strict=True))
-        asked = tuple(name for name, edit in edits if edit.conditional or edit.value is None)
+        asked = tuple([name for name, edit in edits if edit.conditional or edit.value is None])
         await self._lease.obtain()
         replica = self._holding(names)
         while True:
@@ -201,7 +201,7 @@ class Chains:
         replica.check_room()
         if any(edit.expires for _, edit in edits):
             replica.lasting = 0
-        if not any(edit.conditional and edit.value is None for _, edit in edits):  # that is how the expired are removed
+        if not any(edit.conditional and edit.value is None for _, edit in edits):  # so the expired are removed
             existing = {name: self._living(stored) for name, stored in existing.items()}
         command = self._command(replica, question, edits, existing, known)
         await replica.take((command,))
@@ -219,12 +219,15 @@ class Chains:
         """A write as it is ordered; `known` if a part of it was ordered before. One that comes to nothing is ordered
         too: if an attempt of it that was late came to something later on, its client would have been told wrong."""
         version = replica.next_version()
-        covers = (known.covers if known is not None else b"") + cover(position for (position, _), _ in edits)
+        covers = (known.covers if known is not None else b"") + cover([position for (position, _), _ in edits])
         conflict = _conflict(edits, existing)
         if conflict is not None:
             return Command(version, question.operation, (), Outcome(conflict=conflict), covers)
         try:
-            values = [self._value(edit, existing.get(name)) for name, edit in edits]
+            values = [
+                edit.value if edit.amount is None else self._sum(edit, edit.amount, existing.get(name))
+                for name, edit in edits
+            ]
         except BadValue as error:
             return Command(version, question.operation, (), Outcome(unfit=str(error)), covers)
         changes: list[Change] = []
@@ -238,17 +241,15 @@ class Chains:
         total = values[0] if edits[0][1].amount is not None else None
         return Command(version, question.operation, tuple(changes), Outcome(tuple(gone), total=total), covers)
 
-    def _value(self, edit: Edit, stored: Stored | None) -> bytes | None:
-        """What an edit makes of a record, packed. Raises BadValue if it adds to what is no number."""
-        if edit.amount is None:
-            return edit.value
+    def _sum(self, edit: Edit, amount: int | float, stored: Stored | None) -> bytes:
+        """What an edit makes of a number, packed. Raises BadValue if it adds to what is none."""
         number = 0 if stored is None else unpack_value(stored.value)
         if type(number) not in (int, float):
             raise BadValue(f"{edit.key[:40]!r} holds a {type(number).__name__}: only numbers can be added to")
         try:
-            return pack_value(number + edit.amount, self._settings)
+            return pack_value(number + amount, self._settings)
         except OverflowError:
-            raise BadValue(f"{edit.key[:40]!r} holds {number}: too large to add {edit.amount} to") from None
+            raise BadValue(f"{edit.key[:40]!r} holds {number}: too large to add {amount} to") from None
 
     async def _answer_again(self, replica: Replica, known: Logged, question: Write) -> Written:
         """An operation that is tried again gets the answer it had, once it is stable."""
@@ -400,7 +401,7 @@ class _Patience:
 
 
 def _named(keys: Iterable[bytes]) -> tuple[Name, ...]:
-    return tuple((Identifier.of_key(key), key) for key in keys)
+    return tuple([(Identifier.of_key(key), key) for key in keys])
 
 
 def _fitting(bodies: list[bytes | None]) -> list[bytes | None]:

@@ -25,7 +25,7 @@ MARK = 8
 
 def cover(positions: Iterable[Identifier]) -> Cover:
     """The cover of keys at these positions."""
-    return b"".join(position.packed[:MARK] for position in positions)
+    return b"".join([position.packed[:MARK] for position in positions])
 
 
 def marks(covers: Cover) -> frozenset[bytes]:

@@ -162,13 +162,13 @@ class Router:
 
     async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Stored | None]:
         """The records of keys. Raises as `get` does."""
-        named = [(Identifier.of_key(key), key) for key in dict.fromkeys(keys)]
+        named = ((Identifier.of_key(key), key) for key in dict.fromkeys(keys))
         found: dict[bytes, Stored | None] = {}
 
         async def read(part: Sequence[Placed[bytes]]) -> None:
             found.update(await self._read(part))
 
-        await side_by_side(read, self._portions(named, len), SIDE_BY_SIDE)
+        await side_by_side(read, portions(named, lambda each: len(each[1]), self._arc_of), SIDE_BY_SIDE)
         return found
 
     async def put_many(self, pairs: Iterable[tuple[bytes, bytes]], expires: int = 0) -> None:
@@ -182,7 +182,7 @@ class Router:
         return await self._write_many([Edit(key, None) for key in dict.fromkeys(keys)])
 
     async def _write_many(self, edits: Sequence[Edit]) -> int:
-        placed = [(Identifier.of_key(edit.key), edit) for edit in edits]
+        placed = ((Identifier.of_key(edit.key), edit) for edit in edits)
         done = gone = 0
 
         async def write(part: Sequence[Placed[Edit]]) -> None:
@@ -192,7 +192,7 @@ class Router:
             done += len(part)
 
         try:
-            await side_by_side(write, self._portions(placed, _size), SIDE_BY_SIDE)
+            await side_by_side(write, portions(placed, _size, self._arc_of), SIDE_BY_SIDE)
         except RingError as error:
             if len(edits) == 1:
                 raise
@@ -201,21 +201,10 @@ class Router:
             ) from None
         return gone
 
-    def _portions(self, placed: Iterable[Placed[T]], size_of: Callable[[T], int]) -> list[list[Placed[T]]]:
-        """Apart by arc, as far as the map is known, and by size."""
-        groups = self._grouped(list(placed))
-        return [portion for group in groups for portion in portions(group, lambda each: size_of(each[1]))]
-
-    def _grouped(self, placed: Sequence[Placed[T]]) -> list[list[Placed[T]]]:
-        """Apart by arc."""
+    def _arc_of(self, placed: Placed[object]) -> int:
+        """The number of the arc something is in, as far as the map is known."""
         ring = self._charts.ring
-        if ring is None or len(placed) < 2:
-            return [list(placed)] if placed else []
-        groups: dict[int, list[Placed[T]]] = {}
-        number = ring.number_at
-        for each in placed:
-            groups.setdefault(number(each[0]), []).append(each)
-        return list(groups.values())
+        return ring.number_at(placed[0]) if ring is not None else 0
 
     # -- arcs --------------------------------------------------------------------------------------------------------
 
@@ -292,7 +281,8 @@ class Router:
         answers: list[tuple[Sequence[Placed[T]], A]] = []
         attempt = 0
         while placed:
-            if attempt and len(placed) > 1 and len(groups := self._grouped(placed)) > 1:
+            if attempt and len({self._arc_of(each) for each in placed}) > 1:
+                groups = portions(placed, lambda _: 0, self._arc_of)
                 apart = await all_of(self._run(errand, group, more, unknown) for group in groups)
                 return answers + [answer for part in apart for answer in part]
             try:
@@ -382,5 +372,6 @@ def _nothing(placed: object, answer: object) -> tuple[()]:
     return ()
 
 
-def _size(edit: Edit) -> int:
+def _size(placed: Placed[Edit]) -> int:
+    edit = placed[1]
     return len(edit.key) + len(edit.value or b"")

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 TURN = 256
 """Frames taken in one turn of the loop: one busy connection may not keep all others waiting."""
-COALESCED = 64 * 1024
+COALESCED = 16 * 1024
 """Bytes gathered at most before they go out."""
 
 

@@ -27,7 +27,7 @@ GROUP_BYTES = 8 * MIB
 GROUP_STEPS = 8_000
 """Where a group ends at the latest: writing one holds the interpreter's lock, about a microsecond for a step."""
 
-SMALL, SMALL_BYTES = 32, 64 * KIB
+SMALL, SMALL_BYTES = 512, 256 * KIB
 """Changes, and bytes of them, up to which a commit is done without the thread."""
 
 Answer = tuple["asyncio.Future[None]", Exception | None]
@@ -172,7 +172,7 @@ class Committer:
 
 
 def _size(steps: list[Step]) -> int:
-    return sum(len(part) for step in steps for part in step)
+    return sum([len(part) for step in steps for part in step])
 
 
 def _resolve(answers: list[Answer]) -> None:

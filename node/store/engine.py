@@ -157,11 +157,11 @@ class Engine:
         """As `write`; raises Stalled where that would have to wait."""
         together = WriteBatch(raw_mode=True)  # a write uses it up, whether it succeeds or not
         put = together.put
-        for kind, *what in steps:
-            if kind == "put":
-                put(*what)
+        for step in steps:
+            if step[0] == "put":
+                put(step[1], step[2])
             else:
-                getattr(together, kind)(*what)
+                getattr(together, step[0])(*step[1:])
         try:
             self._database.write(together, _unwaiting())
         except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exceptions
