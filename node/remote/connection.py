@@ -35,6 +35,8 @@ RELAYS = (consts.LABEL_LOCAL_REF, ROOT)
 """How a node refers to its root."""
 PLAIN = frozenset((bytes, str, int, float, bool, tuple, type(None)))
 MAX_PING = 64 * 1024
+MARGIN = 16
+"""Bytes of a message beside what is asked or answered, at most."""
 CLOSED_OFF = {
     "allow_safe_attrs": False,
     "allow_exposed_attrs": False,
@@ -190,7 +192,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         if kind in PLAIN:
             self._reply(seq, result)
         elif kind is Exposed:
-            self.wire.send(REPLY + brine.dump((seq, (consts.LABEL_REMOTE_REF, result.pack))))
+            self.wire.send(REPLY, brine.dump((seq, (consts.LABEL_REMOTE_REF, result.pack))))
         elif kind is CoroutineType or isinstance(result, Awaitable):
             task = self._loop.create_task(self._answer_later(seq, result))
             self._working.add(task)
@@ -218,18 +220,18 @@ class Connection(protocol.Connection):  # type: ignore[misc]
 
     def _reply(self, seq: int, result: Any) -> None:
         try:
-            payload = b"".join((REPLY, PAIR, brine.dump(seq), PAIR, VALUE, brine.dump(result)))
+            content = relay.dumped(result) if type(result) is bytes else (brine.dump(result),)
         except (ValueError, TypeError, RecursionError):
             self._reply_error(seq, not_plain(result))
             return
-        if len(payload) > self._settings.max_frame:
+        if sum(map(len, content)) + MARGIN > self._settings.max_frame:
             limit = self._settings.max_frame
             self._reply_error(seq, RingError(f"the answer is larger than the limit of {limit} bytes: ask for less"))
             return
-        self.wire.send(payload)
+        self.wire.send(REPLY, PAIR, brine.dump(seq), PAIR, VALUE, *content)
 
     def _reply_error(self, seq: int, error: Exception) -> None:
-        self.wire.send(b"".join((EXCEPTION, PAIR, brine.dump(seq), dumped(error))))
+        self.wire.send(EXCEPTION, PAIR, brine.dump(seq), dumped(error))
 
     # -- RPyC's handlers: no others are open ---------------------------------------------------------------------
 
@@ -308,7 +310,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
     async def handshake(self, deadline: float) -> None:
         """Learn how the peer refers to its root. Raises NotARing, OutcomeUnknown, Unreachable."""
         package = brine.dump((consts.HANDLE_GETROOT, (consts.LABEL_VALUE, ())))
-        label, pack = _pair(await self._ask(package, deadline))
+        label, pack = _pair(await self._ask(deadline, package))
         if label != consts.LABEL_REMOTE_REF:
             raise NotARing(f"{self.peer} speaks RPyC but shows no root object")
         self._peer_root = (consts.LABEL_LOCAL_REF, pack)
@@ -321,10 +323,10 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         """
         head = self._heads.get(name) or self._head(name)
         try:
-            package = b"".join((head, brine.dump(arguments), relay.NO_KEYWORDS))
+            package = (head, brine.dump(arguments), relay.NO_KEYWORDS)
         except (ValueError, TypeError, RecursionError) as error:
             raise BadValue(f"an argument of {name} does not travel ({error}): {WHAT_TO_SEND}") from None
-        label, value = _pair(await self._ask(package, deadline))
+        label, value = _pair(await self._ask(deadline, *package))
         if label == consts.LABEL_VALUE:
             return value
         raise RingError(f"{name} of {self.peer} answered with a reference to an object: only plain values are taken")
@@ -333,7 +335,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         """What `call("call", method, payload)` does."""
         if self._peer_root != RELAYS:
             return await self.call(relay.NAME, method, payload, deadline=deadline)
-        label, value = _pair(await self._ask(relay.package(method, payload), deadline))
+        label, value = _pair(await self._ask(deadline, *relay.package(method, payload)))
         return value if label == consts.LABEL_VALUE else None
 
     def _head(self, name: str) -> bytes:
@@ -347,10 +349,10 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             self._heads[name] = head
         return head
 
-    async def _ask(self, package: bytes, deadline: float) -> Any:
-        """Send a request; its boxed answer."""
+    async def _ask(self, deadline: float, *package: bytes) -> Any:
+        """Send a request, what follows its number in parts; its boxed answer."""
         wire = self.wire
-        if len(package) + 16 > self._settings.max_frame:
+        if sum(map(len, package)) + MARGIN > self._settings.max_frame:
             raise BadValue(
                 f"the request is larger than the limit of {self._settings.max_frame} bytes: send less at a time"
             )
@@ -362,7 +364,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             )
         seq = self._get_seq_id()
         answer: asyncio.Future[Any] = self._loop.create_future()
-        ticket = wire.send(b"".join((REQUEST, PAIR, brine.dump(seq), package)))
+        ticket = wire.send(REQUEST, PAIR, brine.dump(seq), *package)
         due = self._loop.time() + deadline
         self._pending[seq] = Call(answer, ticket, due, deadline)
         if self._alarm is None or due < self._alarm.when():

@@ -52,7 +52,7 @@ class Line:
     def call(self, method: str, payload: bytes, deadline: float) -> bytes:
         """See `node.transport.Transport`; the line is at an end unless it returns or raises what the callee raised."""
         self._seq += 1
-        asked = frame(b"".join((relay.REQUEST, brine.dump(self._seq), relay.package(method, payload))))
+        asked = frame(relay.REQUEST, brine.dump(self._seq), *relay.package(method, payload))
         try:
             self._socket.settimeout(deadline)
             self._socket.sendall(asked)

@@ -37,9 +37,15 @@ def _head(method: str) -> bytes:
     return named
 
 
-def package(method: str, payload: bytes) -> bytes:
-    """What follows the number in the request that calls `call(method, payload)` of a node's root."""
-    return b"".join((_head(method), brine.dump(payload), NO_KEYWORDS))
+def package(method: str, payload: bytes) -> tuple[bytes, ...]:
+    """What follows the number in the request that calls `call(method, payload)` of a node's root, in parts."""
+    return (_head(method), *dumped(payload), NO_KEYWORDS)
+
+
+def dumped(payload: bytes) -> tuple[bytes, ...]:
+    """What brine makes of bytes, in parts: long ones are not copied."""
+    size = len(payload)
+    return (brine.TAG_STR_L4 + brine.I4.pack(size), payload) if size > 255 else (brine.dump(payload),)
 
 
 def requested(message: bytes) -> tuple[int, str, bytes] | None:

@@ -168,12 +168,13 @@ class Wire(asyncio.Protocol):
 
     # -- out -----------------------------------------------------------------------------------------------------
 
-    def send(self, payload: bytes) -> int:
-        """Send a payload soon. Its number; it is on its way once `sent` has reached that."""
+    def send(self, *payload: bytes) -> int:
+        """Send a payload, one or more parts, soon. Its number; it is on its way once `sent` has reached that."""
         if self.closed:
             return self.queued + 1
-        self._outgoing.append(frame(payload))
-        self._outgoing_size += len(payload)
+        framed = frame(*payload)
+        self._outgoing.append(framed)
+        self._outgoing_size += len(framed)
         self.queued += 1
         if self._outgoing_size >= COALESCED:
             self.flush()

@@ -27,9 +27,15 @@ def request(seq: Any, method: Any, payload: Any, named: Any = ()) -> bytes:
 @given(numbers, st.text(max_size=300), st.binary(max_size=300))
 def test_a_request_is_written_and_read_as_rpyc_does(seq: int, method: str, payload: bytes) -> None:
     message = request(seq, method, payload)
-    assert relay.REQUEST + brine.dump(seq) + relay.package(method, payload) == message
+    assert b"".join((relay.REQUEST, brine.dump(seq), *relay.package(method, payload))) == message
     assert relay.requested(message) == (seq, method, payload)
     assert relay.replied(message) is None
+
+
+@given(numbers, st.binary(max_size=300))
+def test_bytes_are_written_as_brine_writes_them(seq: int, payload: bytes) -> None:
+    for each in (payload, payload * seq if 0 < seq < 1000 else b""):
+        assert b"".join(relay.dumped(each)) == brine.dump(each)
 
 
 @given(numbers, st.binary(max_size=300))
