@@ -317,15 +317,16 @@ class Chains:
     async def append(self, question: Append) -> None:
         """Take commands, and return when the rest of the chain has them too. Raises NotServing, StoreFull."""
         replica = self._following(question.arc, question.epoch, question.sender)
-        late = NotServing(f"{replica.arc}: what comes before these commands did not come")
-        async with self._patience(late):
-            await replica.reached(lambda: replica.ordered >= question.after)
-        self._following(question.arc, question.epoch, question.sender)
+        if replica.ordered < question.after:
+            async with self._patience(NotServing(f"{replica.arc}: what comes before these commands did not come")):
+                await replica.reached(lambda: replica.ordered >= question.after)
+            self._following(question.arc, question.epoch, question.sender)
         new = tuple(command for command in question.commands if command.version > replica.ordered)
         if new:
             await replica.take(new)
-        async with self._patience(NotServing(f"{replica.arc}: the rest of the chain is slow")):
-            await replica.confirmed(question.last)
+        if replica.stable < question.last:
+            async with self._patience(NotServing(f"{replica.arc}: the rest of the chain is slow")):
+                await replica.confirmed(question.last)
         if replica.stable < question.last:
             raise NotServing(f"{replica.arc} was sealed meanwhile")
 
