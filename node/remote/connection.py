@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, NoReturn
 
@@ -18,6 +17,7 @@ from rpyc.core import brine, consts, protocol
 
 from node.errors import BadUsage, BadValue, NotARing, NotTrusted, OutcomeUnknown, RingError, Unreachable
 from node.remote import relay
+from node.remote.calls import Calls
 from node.remote.exposure import ROOT, Exposed, Exposure
 from node.remote.framing import Garbage, TooLarge
 from node.remote.plain import WHAT_TO_SEND, first_of_pair, read
@@ -47,16 +47,6 @@ CLOSED_OFF = {
 BY_REFERENCE = f"came as a reference to an object of the client: {WHAT_TO_SEND}; lists and dicts go through node.Ring"
 
 
-@dataclass(slots=True)
-class Call:
-    """One that waits for its answer: under which number of the wire it was sent, and until when it waits."""
-
-    answer: asyncio.Future[Any]
-    ticket: int
-    due: float
-    deadline: float
-
-
 class Connection(protocol.Connection):  # type: ignore[misc]
     """One connection: RPyC's messages, handlers and numbers, none of the stock class's I/O."""
 
@@ -78,9 +68,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         self.distrust = ""
         """Why the peer was not let through the gate."""
         self._loop = asyncio.get_running_loop()
-        self._pending: dict[int, Call] = {}
-        self._alarm: asyncio.TimerHandle | None = None
-        """Set to the first deadline, or before: it is not put off when a call ends."""
+        self._calls = Calls(lambda: self.peer)
         self._working: set[asyncio.Task[None]] = set()
         self._heads: dict[str, bytes] = {}
         self._peer_root: Any = None
@@ -110,7 +98,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
     def take(self, payload: bytes) -> None:
         if (answer := relay.replied(payload)) is not None:
             seq, content = answer
-            self._resolve(seq, None, (consts.LABEL_VALUE, content))
+            self._calls.answered(seq, (consts.LABEL_VALUE, content))
         elif (request := relay.requested(payload)) is not None:
             self._work(request[0], self._handle_callattr, self._exposure.root, relay.NAME, request[1:])
         else:
@@ -123,18 +111,11 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         if skipped.head[:1] == REQUEST:
             self._reply_error(seq, BadValue(f"the request is {limit}: send less at a time"))
         else:
-            self._resolve(seq, RingError(f"the answer of {self.peer} is {limit}: ask for less at a time"), None)
+            self._calls.failed(seq, RingError(f"the answer of {self.peer} is {limit}: ask for less at a time"))
 
     def lost(self, reason: str) -> None:
         """The connection has ended: calls that wait for an answer fail. Requests in work run to their end."""
-        pending, self._pending = self._pending, {}
-        for call in pending.values():
-            if not call.answer.done():
-                never_sent = call.ticket > self.wire.sent
-                kind = Unreachable if never_sent else OutcomeUnknown
-                call.answer.set_exception(kind(f"the connection with {self.peer} ended: {reason}"))
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._calls.end(self.wire.sent, reason)
         self._end_if_done()
 
     def _end_if_done(self) -> None:
@@ -156,9 +137,9 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         if kind == REQUEST:
             self._dispatch_request(seq, content)
         elif kind == REPLY:
-            self._resolve(seq, None, content)
+            self._calls.answered(seq, content)
         elif kind == EXCEPTION:
-            self._resolve(seq, translated(content, self.peer), None)
+            self._calls.failed(seq, translated(content, self.peer))
         else:
             raise Garbage("neither a request nor an answer")
 
@@ -167,7 +148,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         if self.is_request(data):
             self._reply_error(seq, error if isinstance(error, BadValue) else BadValue("not a request"))
         else:
-            self._resolve(seq, RingError(f"the answer of {self.peer} cannot be read: {error}"), None)
+            self._calls.failed(seq, RingError(f"the answer of {self.peer} cannot be read: {error}"))
 
     def _dispatch_request(self, seq: int, raw_args: Any) -> None:
         try:
@@ -363,16 +344,8 @@ class Connection(protocol.Connection):  # type: ignore[misc]
                 f"nothing was sent to {self.peer}: " + ("no time is left" if deadline <= 0 else "it is gone")
             )
         seq = self._get_seq_id()
-        answer: asyncio.Future[Any] = self._loop.create_future()
         ticket = wire.send(REQUEST, PAIR, brine.dump(seq), *package)
-        due = self._loop.time() + deadline
-        self._pending[seq] = Call(answer, ticket, due, deadline)
-        if self._alarm is None or due < self._alarm.when():
-            self._set_alarm(due)
-        try:
-            return await answer
-        finally:
-            self._pending.pop(seq, None)
+        return await self._calls.answer(seq, ticket, deadline)
 
     async def _until_writable(self, deadline: float) -> float:
         """Wait until the peer takes what it was sent before; the time that is left then."""
@@ -384,31 +357,6 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         except TimeoutError:
             raise Unreachable(f"{self.peer} does not take what was sent to it before: nothing more was sent") from None
         return until - self._loop.time()
-
-    def _resolve(self, seq: Any, error: Exception | None, content: Any) -> None:
-        call = self._pending.get(seq)
-        if call is None or call.answer.done():
-            return
-        if error is None:
-            call.answer.set_result(content)
-        else:
-            call.answer.set_exception(error)
-
-    def _set_alarm(self, when: float) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = self._loop.call_at(when, self._expire)
-
-    def _expire(self) -> None:
-        """The time of some calls is over."""
-        self._alarm = None
-        now = self._loop.time()
-        for seq, call in self._pending.items():
-            if call.due <= now:
-                patience = f"{call.deadline:.3g} s"
-                self._resolve(seq, OutcomeUnknown(f"no answer from {self.peer} within {patience}"), None)
-        if waiting := [call.due for call in self._pending.values() if call.due > now]:
-            self._set_alarm(min(waiting))
 
     # -- ending --------------------------------------------------------------------------------------------------
 
@@ -425,7 +373,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
     @property
     def busy(self) -> bool:
         """Whether calls are under way in either direction."""
-        return bool(self._pending or self._working)
+        return bool(self._calls or self._working)
 
     def leave(self) -> None:
         """Refuse new requests from now on; those in work are answered."""
