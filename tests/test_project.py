@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUND = {"identifiers", "errors", "settings", "codec", "values", "transport", "tasks", "data", "batches"}
+GROUND = {
+    "identifiers",
+    "errors",
+    "settings",
+    "codec",
+    "values",
+    "transport",
+    "tasks",
+    "data",
+    "batches",
+    "events",
+    "logs",
+    "toml",
+}
 MAY_IMPORT = {
     "cli": {"chain", "eventual", "register", "client", "remote", "replication", "chord", "store", "trust"},
     "client": {"chain", "eventual", "register", "remote", "replication", "chord", "store", "trust"},

@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from node.cli.arguments import AddressType, run_loop
-from node.cli.serve import default_directory, join_line, read_token
+from node.cli.lifetime import join_line
+from node.cli.serve import default_directory, read_token
 from node.codec import PORT, Address
 from node.errors import BadUsage
 from node.settings import Settings

@@ -82,6 +82,13 @@ class Node:
         """The id of its first member."""
         return self._running.residence.first.me.id
 
+    def names(self) -> dict[str, str]:
+        """Its address and the id of its first member, as far as it has them."""
+        if self._node is None:
+            return {}
+        id = {"id": self.id.hex} if self._node.residence.members else {}
+        return {"address": str(self.address), **id}
+
     @property
     def _running(self) -> RingNode:
         if self._node is None:

@@ -11,8 +11,9 @@ from node.errors import BadUsage, DirectoryDamaged, DirectoryInUse
 MARKER = "rpychord-store"
 FORMAT = "1\n"
 LOCK = "LOCK.rpychord"
-BEGUN = {LOCK, MARKER + ".new", "db"}
-"""What a process killed while it made the directory may have left in it."""
+BEGUN = {LOCK, MARKER + ".new", "db", "settings.toml", "log"}
+"""What a process killed while it made the directory may have left in it; and what people lay there for a node to come,
+and what that logged by then."""
 
 
 class Directory:

@@ -16,6 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node.errors import BadUsage, DirectoryDamaged, NotTrusted
+from node.events import Event
 from node.settings import Settings
 from node.trust.certificates import ID, Authority, Request, hosts_of, id_of, new_id, pem_of_key
 from node.trust.contexts import Credentials, client_context, server_context, show
@@ -103,7 +104,7 @@ class Guard:
         entry = Entry(new_id(), terms.grants, request.name, terms.id, request.public.public_bytes_raw())
         entry = await ledger.enrol(entry, terms.uses)
         await self._tell(Standing(tokens=(terms.id,)), ledger)
-        log.info("%s was let in", entry)
+        Event.LET_IN.tell(log, "%s", entry)
         issued = self._issue(terms.grants, entry.id, request)
         return Credentials(self._credentials.authority, issued, self._authority.key_pem * (terms.grants == NODE))
 
@@ -127,6 +128,7 @@ class Guard:
         if self.id in gone:
             raise BadUsage(f"{name} is the node that was asked to do this: ask another one (--data of another node)")
         await self._tell(Standing(revoked=tuple(gone)), ledger)
+        Event.REVOKED.tell(log, "%s", ", ".join(gone.values()))
         return tuple(gone.values())
 
     async def rotate_tokens(self, ledger: Ledger) -> None:
@@ -168,7 +170,9 @@ class Guard:
         issued = self._authority.issue(NODE, self.id, key.public_key(), self._settings.certificate, self._hosts)
         self._credentials = Credentials(self._credentials.authority, issued + pem_of_key(key), self._authority.key_pem)
         self._keyring.renew(self._credentials)
-        log.info("renewed the certificate of this node")
+        Event.CERTIFICATE_RENEWED.tell(
+            log, "good until %s", self._credentials.certificate.not_valid_after_utc.isoformat()
+        )
 
     def show_renewed(self) -> None:
         """Use the new certificate from the next connection on, in both directions."""

@@ -180,7 +180,7 @@ def test_unless_told_otherwise_a_ring_has_certificates_and_tokens_are_seen_by_no
     assert "ring1." in hosts.run(2, "cat", f"{HOME}/rpychord/run/orders.json"), "the second node came with a token"
     assert hosts.run(2, "stat", "-c", "%a", f"{HOME}/rpychord/run/orders.json").strip() == "600"
     assert "ring1." not in hosts.run(2, "sh", "-c", "cat /proc/[0-9]*/cmdline")
-    assert "ring1." not in said and "ring1." not in hosts.run(1, "cat", f"{HOME}/rpychord/log/node.log")
+    assert "ring1." not in said and "ring1." not in hosts.run(1, "sh", "-c", f"cat {HOME}/rpychord/log/*.log")
     hosts.run(2, "pkill", "-9", "-f", "server.py")
     eventually(lambda: "ring of 2: " in fab("status"), what="the killed node, with its certificate")
 
