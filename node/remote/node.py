@@ -113,7 +113,7 @@ class Node:
         self._store = await open_store(options.data)
         if way is Way.FOUND and await self._store.read_note(IDENTITY):
             raise BadUsage(
-                f"{options.data} belongs to a ring without certificates: go on with --insecure, or begin anew"
+                f"{options.data} belongs to a ring without certificates: go on with --insecure, or see `ring certify`"
             )
         self._pool = Pool(settings, random.Random())
         self._listener = Listener(settings, listen, options.port)

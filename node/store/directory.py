@@ -32,6 +32,11 @@ class Directory:
             self.close()
             raise
 
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Whether a node has been there."""
+        return (path / MARKER).exists()
+
     def _take(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = {each.name for each in self.path.iterdir()}

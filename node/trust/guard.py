@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from node.errors import BadUsage, DirectoryDamaged, NotTrusted
 from node.events import Event
@@ -26,6 +27,13 @@ from node.trust.party import CLIENT, NODE, Party
 from node.trust.token import MOST_USES, Terms, Token
 
 log = logging.getLogger(__name__)
+
+
+def vouch(keyring: Keyring, authority: Authority, settings: Settings, hosts: tuple[str, ...] = ()) -> None:
+    """Make a node one of the ring of this authority, which does not know it yet. Raises BadUsage."""
+    key = Ed25519PrivateKey.generate()
+    issued = authority.issue(NODE, new_id(), key.public_key(), settings.certificate, hosts)
+    keyring.create(Credentials(authority.pem, issued + pem_of_key(key), authority.key_pem), known=False)
 
 
 class Guard:
@@ -54,10 +62,7 @@ class Guard:
     @staticmethod
     def found(keyring: Keyring, hosts: tuple[str, ...], settings: Settings) -> Guard:
         """Begin the authority of a ring, with this node as the first it vouches for."""
-        authority = Authority.new()
-        key = Ed25519PrivateKey.generate()
-        issued = authority.issue(NODE, new_id(), key.public_key(), settings.certificate, hosts)
-        keyring.create(Credentials(authority.pem, issued + pem_of_key(key), authority.key_pem))
+        vouch(keyring, Authority.new(), settings, hosts)
         return Guard(keyring, settings, hosts)
 
     def belongs_to(self, token: Token) -> bool:
@@ -109,9 +114,13 @@ class Guard:
         return Credentials(self._credentials.authority, issued, self._authority.key_pem * (terms.grants == NODE))
 
     async def be_known(self, name: str, ledger: Ledger) -> None:
-        """Have the ring know this node, which it founded, by name: nobody let it in."""
-        await ledger.enrol(Entry(self.id, NODE, name, FOUNDER, b""), 1)
+        """Have the ring know this node by name, if it came without a token: nobody else lets it in."""
+        if self._keyring.known:
+            return
+        public = self._credentials.certificate.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        await ledger.enrol(Entry(self.id, NODE, name, FOUNDER, public), MOST_USES)
         await self._tell(Standing(tokens=(FOUNDER,)), ledger)
+        await asyncio.to_thread(self._keyring.be_known)
 
     async def revoke(self, name: str, ledger: Ledger) -> tuple[str, ...]:
         """Trust nobody any more who is called so, by id or by address; who that was.
