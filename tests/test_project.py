@@ -169,6 +169,12 @@ def test_both_locks_agree() -> None:
     assert set(run) <= set(re.findall(pins, (ROOT / "requirements-dev.lock").read_text(), re.MULTILINE))
 
 
+def test_operations_say_what_to_do_about_every_error() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    classes = re.findall(r"^class (\w+)", (ROOT / "node" / "errors.py").read_text(), re.MULTILINE)
+    assert classes and not [name for name in classes if f"| `{name}` |" not in page]
+
+
 def test_no_file_names_a_place_of_somebodys_machine() -> None:
     own = Path(__file__).resolve()
     for path in tracked():

@@ -199,11 +199,12 @@ class Listener:
         """Out of descriptors: with the spare one close a connection that waits, so that it need not hang; breathe."""
         made_room = self._evict()
         if not made_room and self._spare >= 0:
-            log.warning("out of file descriptors: turning connections away; raise the limit (ulimit -n)")
             os.close(self._spare)
             self._spare = -1
             try:
-                listening.accept()[0].close()
+                sock, peer = listening.accept()
+                sock.close()
+                self._refuse(peer, "out of file descriptors: raise the limit (ulimit -n)")
             except OSError as error:
                 log.debug("nobody to turn away: %s", error)
             self._reserve()
