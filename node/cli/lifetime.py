@@ -45,12 +45,18 @@ def _log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
 
 
 def on_hang_up(reread: Callable[[], None], leave: Callable[[], None]) -> None:
-    """Have SIGHUP mean to read the settings anew; or, if the terminal that this was started in is gone, to leave."""
+    """Have SIGHUP mean to read the settings anew; or, if the terminal that this was started in is gone, to leave: once,
+    for the shell and the kernel both may say so."""
     terminals = [descriptor for descriptor in range(3) if os.isatty(descriptor)]
 
+    told = asyncio.Event()
+
     def on_signal() -> None:
-        gone = terminals and not any(os.isatty(descriptor) for descriptor in terminals)
-        (leave if gone else reread)()
+        if not terminals or any(os.isatty(descriptor) for descriptor in terminals):
+            reread()
+        elif not told.is_set():
+            told.set()
+            leave()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_signal)
 
@@ -90,6 +96,7 @@ async def _serve(options: NodeOptions, configuration: Configuration, logs: Logs)
     if not starting.done():
         starting.cancel()
         await asyncio.wait({starting})
+        Event.STOPPED.tell(log, "told to before it was ready")
         return 0
     starting.result()
     Event.READY.tell(log, "%s id=%s", node.address, node.id.hex)

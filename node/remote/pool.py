@@ -234,7 +234,8 @@ class Pool:
                 to, self._settings, self._settings.connect, self._exposure, self._tls, self._gate
             )
         except RingError as error:
-            if isinstance(error, NotTrusted | NotARing) and str(error) != peer.reason:
+            distrusted = self._gate is not None and isinstance(error, NotTrusted | NotARing)
+            if distrusted and str(error) != peer.reason:
                 Event.PEER_REFUSED.tell(log, "%s", error)
             self._back_off(peer, str(error), loop.time())
             raise

@@ -178,7 +178,8 @@ def test_when_its_terminal_is_closed_a_node_leaves(tmp_path: Path, terminal: tup
         eventually(lambda: "settings-read" in events_of(log))
         os.close(theirs)
         os.close(ours)
-        node.send_signal(signal.SIGHUP)
+        for _ in range(2):
+            node.send_signal(signal.SIGHUP)
         assert node.wait(PATIENCE) == 0
         assert events_of(log)[-1] == "stopped"
     finally:

@@ -88,6 +88,26 @@ def test_a_ring_with_certificates_is_restarted_copied_and_restored(fab: Fab) -> 
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("fab", [2], indirect=True)
+def test_an_open_ring_gets_certificates_as_the_manual_says(fab: Fab) -> None:
+    hosts = fab.hosts
+    fab("setup_servers", "run_server", "run_servers", "the_special", "stop_servers")
+
+    def typed(number: int, words: str) -> str:
+        return hosts.run(number, "su", "-", "chord", "-c", words)
+
+    certify = "rpychord/current/venv/bin/ring certify --data rpychord/data"
+    typed(1, certify)
+    trust = typed(1, "tar -C rpychord/data -c trust | base64 -w 0").strip()
+    typed(2, f"mkdir -m 700 authority && echo {trust} | base64 -d | tar -C authority -x")
+    typed(2, f"{certify} --authority authority && rm -r authority")
+    fab.inventory.write_text(hosts.inventory())
+    assert "0 wrong, 0 malformed" in fab("run_server", "run_servers", "the_special")
+    assert WHOLE in fab("status")
+    assert "EOFError" in failure(hosts, 1), "who has no certificate gets nothing"
+
+
+@pytest.mark.soak
 def test_a_ring_is_copied_and_restored_and_renewed_under_load(fab: Fab) -> None:
     fab("setup_servers", "run_server", "run_servers", "the_special")
     it_is_copied_and_restored(fab)
@@ -216,8 +236,8 @@ def it_is_cut_off_and_comes_back(hosts: Machines, cut_off: int, ways: dict[str, 
 
 def failure(hosts: Machines, number: int) -> str:
     """The kind of error that a plain client of the node on a host gets for a read."""
-    code = f"import rpyc\nring = rpyc.connect('{hosts.address(number)}', {PORT}).root\n"
-    code += "try: print(ring.get('during'))\nexcept Exception as error: print(type(error).__name__)"
+    code = f"import rpyc\ntry: print(rpyc.connect('{hosts.address(number)}', {PORT}).root.get('during'))\n"
+    code += "except Exception as error: print(type(error).__name__)"
     return hosts.run(0, sys.executable, "-c", code).strip()
 
 
