@@ -6,6 +6,7 @@ taken out of every line: tokens, private keys, and what errors that are not ours
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -179,6 +180,7 @@ class Logs:
         self._writer = self._begin(options, _place(options))
         root = logging.getLogger()
         root.handlers[:] = [self._hand_over]
+        atexit.register(self.close)
 
     def change(self, options: LogOptions) -> None:
         """Log otherwise from now on; blocks until what was logged before is written. Raises BadUsage; then nothing is
@@ -190,7 +192,7 @@ class Logs:
             self.options = options
 
     def close(self) -> None:
-        """Write what is waiting."""
+        """Write what is waiting. The end of the process does it too."""
         logging.getLogger().removeHandler(self._hand_over)
         self._writer.stop()
 
