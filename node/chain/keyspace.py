@@ -81,7 +81,7 @@ class Keyspace:
     def connect(self, receive: Switchboard) -> None:
         """Answer what nodes ask each other about chains."""
         receive.connect(m.WRITE, self.chains.write)
-        receive.connect(m.READ, self.chains.read)
+        receive.connect(m.READ, self.chains.read, self.chains.read_at_once)
         receive.connect(m.SCAN, self.chains.scan)
         receive.connect(m.WATCH, self.chains.watch)
         receive.connect(m.CHART, self._charted)

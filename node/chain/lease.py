@@ -50,10 +50,14 @@ class Lease:
         """Whether it holds at this moment."""
         return self._clock() < self._until
 
+    def use(self) -> bool:
+        """Use it, so that it is kept up; whether it holds at this moment."""
+        self._used_at = self._clock()
+        return self.holds()
+
     async def obtain(self) -> None:
         """Use it; if it does not hold, wait until the keepers were asked. Look at `holds` afterwards."""
-        self._used_at = self._clock()
-        if not self.holds():
+        if not self.use():
             renewed = self._renewed
             self._wanted.set()
             try:

@@ -268,7 +268,7 @@ class Replica:
                 self._answered[slot] = number
             names = _names(command)
             for name in names:
-                if name in self._latest and self._latest[name][0] == command.version:
+                if (latest := self._latest.get(name)) is not None and latest[0] == command.version:
                     del self._latest[name]
             for watch in self.watches:
                 watch.written |= dict.fromkeys(names)
@@ -422,8 +422,8 @@ def _command(logged: Logged, bodies: Mapping[Name, bytes | None]) -> Command:
 
 
 def _names(command: Command) -> tuple[Name, ...]:
-    return tuple((change.position, change.key) for change in command.changes)
+    return tuple([(change.position, change.key) for change in command.changes])
 
 
 def _size(command: Command) -> int:
-    return OVERHEAD + sum(len(change.key) + len(change.body or b"") for change in command.changes)
+    return OVERHEAD + sum([len(change.key) + len(change.body or b"") for change in command.changes])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -22,8 +21,6 @@ from node.settings import PROFILES
 
 if TYPE_CHECKING:
     from node.trust.token import Token
-
-log = logging.getLogger(__name__)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

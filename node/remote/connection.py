@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, NoReturn
 
 from rpyc.core import brine, consts, protocol
 
 from node.errors import BadUsage, BadValue, NotARing, NotTrusted, OutcomeUnknown, RingError, Unreachable
-from node.remote.exposure import Exposed, Exposure
+from node.remote import relay
+from node.remote.exposure import ROOT, Exposed, Exposure
 from node.remote.framing import Garbage, TooLarge
 from node.remote.plain import WHAT_TO_SEND, first_of_pair, read
 from node.remote.translation import dumped, internal, not_plain, translated
@@ -29,9 +31,12 @@ Gate = Callable[[Any], tuple[Party, Exposure]]
 """Of a certificate that a peer has proved, as `ssl` tells it: who that is and what it may reach. Raises NotTrusted."""
 PAIR, FOUR = brine.TAG_TUP2, brine.TAG_TUP4
 VALUE, TUPLE = brine.IMM_INTS[consts.LABEL_VALUE], brine.IMM_INTS[consts.LABEL_TUPLE]
-NO_KEYWORDS = brine.dump((consts.LABEL_VALUE, ()))
+RELAYS = (consts.LABEL_LOCAL_REF, ROOT)
+"""How a node refers to its root."""
 PLAIN = frozenset((bytes, str, int, float, bool, tuple, type(None)))
 MAX_PING = 64 * 1024
+MARGIN = 16
+"""Bytes of a message beside what is asked or answered, at most."""
 CLOSED_OFF = {
     "allow_safe_attrs": False,
     "allow_exposed_attrs": False,
@@ -40,6 +45,16 @@ CLOSED_OFF = {
     "bind_threads": False,
 }
 BY_REFERENCE = f"came as a reference to an object of the client: {WHAT_TO_SEND}; lists and dicts go through node.Ring"
+
+
+@dataclass(slots=True)
+class Call:
+    """One that waits for its answer: under which number of the wire it was sent, and until when it waits."""
+
+    answer: asyncio.Future[Any]
+    ticket: int
+    due: float
+    deadline: float
 
 
 class Connection(protocol.Connection):  # type: ignore[misc]
@@ -63,7 +78,9 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         self.distrust = ""
         """Why the peer was not let through the gate."""
         self._loop = asyncio.get_running_loop()
-        self._pending: dict[int, tuple[asyncio.Future[Any], int]] = {}
+        self._pending: dict[int, Call] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+        """Set to the first deadline, or before: it is not put off when a call ends."""
         self._working: set[asyncio.Task[None]] = set()
         self._heads: dict[str, bytes] = {}
         self._peer_root: Any = None
@@ -91,7 +108,13 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         return payload.startswith(REQUEST)
 
     def take(self, payload: bytes) -> None:
-        self._dispatch(payload)
+        if (answer := relay.replied(payload)) is not None:
+            seq, content = answer
+            self._resolve(seq, None, (consts.LABEL_VALUE, content))
+        elif (request := relay.requested(payload)) is not None:
+            self._work(request[0], self._handle_callattr, self._exposure.root, relay.NAME, request[1:])
+        else:
+            self._dispatch(payload)
 
     def refuse(self, skipped: TooLarge) -> None:
         """Say to the caller of a skipped request, or to our own of a skipped answer, that it was too large."""
@@ -105,11 +128,13 @@ class Connection(protocol.Connection):  # type: ignore[misc]
     def lost(self, reason: str) -> None:
         """The connection has ended: calls that wait for an answer fail. Requests in work run to their end."""
         pending, self._pending = self._pending, {}
-        for future, ticket in pending.values():
-            if not future.done():
-                never_sent = ticket > self.wire.sent
+        for call in pending.values():
+            if not call.answer.done():
+                never_sent = call.ticket > self.wire.sent
                 kind = Unreachable if never_sent else OutcomeUnknown
-                future.set_exception(kind(f"the connection with {self.peer} ended: {reason}"))
+                call.answer.set_exception(kind(f"the connection with {self.peer} ended: {reason}"))
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._end_if_done()
 
     def _end_if_done(self) -> None:
@@ -150,7 +175,16 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             handle = self._HANDLERS.get(handler) if type(handler) is int else None
             if handle is None:
                 raise BadUsage("only exposed methods can be called here: nothing else of RPyC's is open")
-            result = handle(self, *self._unbox(package))
+            arguments = [*self._unbox(package)]
+        except (RingError, AttributeError, TypeError, ValueError) as error:
+            self._reply_error(seq, error)
+        else:
+            self._work(seq, handle, self, *arguments)
+
+    def _work(self, seq: int, handle: Callable[..., Any], *arguments: Any) -> None:
+        """Do what is asked, and answer when it is done."""
+        try:
+            result = handle(*arguments)
         except (RingError, AttributeError, TypeError, ValueError) as error:
             self._reply_error(seq, error)
             return
@@ -158,7 +192,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         if kind in PLAIN:
             self._reply(seq, result)
         elif kind is Exposed:
-            self.wire.send(REPLY + brine.dump((seq, (consts.LABEL_REMOTE_REF, result.pack))))
+            self.wire.send(REPLY, brine.dump((seq, (consts.LABEL_REMOTE_REF, result.pack))))
         elif kind is CoroutineType or isinstance(result, Awaitable):
             task = self._loop.create_task(self._answer_later(seq, result))
             self._working.add(task)
@@ -186,18 +220,18 @@ class Connection(protocol.Connection):  # type: ignore[misc]
 
     def _reply(self, seq: int, result: Any) -> None:
         try:
-            payload = REPLY + PAIR + brine.dump(seq) + PAIR + VALUE + brine.dump(result)
+            content = relay.dumped(result) if type(result) is bytes else (brine.dump(result),)
         except (ValueError, TypeError, RecursionError):
             self._reply_error(seq, not_plain(result))
             return
-        if len(payload) > self._settings.max_frame:
+        if sum(map(len, content)) + MARGIN > self._settings.max_frame:
             limit = self._settings.max_frame
             self._reply_error(seq, RingError(f"the answer is larger than the limit of {limit} bytes: ask for less"))
             return
-        self.wire.send(payload)
+        self.wire.send(REPLY, PAIR, brine.dump(seq), PAIR, VALUE, *content)
 
     def _reply_error(self, seq: int, error: Exception) -> None:
-        self.wire.send(b"".join((EXCEPTION, PAIR, brine.dump(seq), dumped(error))))
+        self.wire.send(EXCEPTION, PAIR, brine.dump(seq), dumped(error))
 
     # -- RPyC's handlers: no others are open ---------------------------------------------------------------------
 
@@ -276,7 +310,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
     async def handshake(self, deadline: float) -> None:
         """Learn how the peer refers to its root. Raises NotARing, OutcomeUnknown, Unreachable."""
         package = brine.dump((consts.HANDLE_GETROOT, (consts.LABEL_VALUE, ())))
-        label, pack = _pair(await self._ask(package, deadline))
+        label, pack = _pair(await self._ask(deadline, package))
         if label != consts.LABEL_REMOTE_REF:
             raise NotARing(f"{self.peer} speaks RPyC but shows no root object")
         self._peer_root = (consts.LABEL_LOCAL_REF, pack)
@@ -289,13 +323,20 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         """
         head = self._heads.get(name) or self._head(name)
         try:
-            package = b"".join((head, brine.dump(arguments), NO_KEYWORDS))
+            package = (head, brine.dump(arguments), relay.NO_KEYWORDS)
         except (ValueError, TypeError, RecursionError) as error:
             raise BadValue(f"an argument of {name} does not travel ({error}): {WHAT_TO_SEND}") from None
-        label, value = _pair(await self._ask(package, deadline))
+        label, value = _pair(await self._ask(deadline, *package))
         if label == consts.LABEL_VALUE:
             return value
         raise RingError(f"{name} of {self.peer} answered with a reference to an object: only plain values are taken")
+
+    async def relay(self, method: str, payload: bytes, deadline: float) -> Any:
+        """What `call("call", method, payload)` does."""
+        if self._peer_root != RELAYS:
+            return await self.call(relay.NAME, method, payload, deadline=deadline)
+        label, value = _pair(await self._ask(deadline, *relay.package(method, payload)))
+        return value if label == consts.LABEL_VALUE else None
 
     def _head(self, name: str) -> bytes:
         """A call of that method, up to the boxed arguments."""
@@ -308,10 +349,10 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             self._heads[name] = head
         return head
 
-    async def _ask(self, package: bytes, deadline: float) -> Any:
-        """Send a request; its boxed answer."""
+    async def _ask(self, deadline: float, *package: bytes) -> Any:
+        """Send a request, what follows its number in parts; its boxed answer."""
         wire = self.wire
-        if len(package) + 16 > self._settings.max_frame:
+        if sum(map(len, package)) + MARGIN > self._settings.max_frame:
             raise BadValue(
                 f"the request is larger than the limit of {self._settings.max_frame} bytes: send less at a time"
             )
@@ -322,13 +363,15 @@ class Connection(protocol.Connection):  # type: ignore[misc]
                 f"nothing was sent to {self.peer}: " + ("no time is left" if deadline <= 0 else "it is gone")
             )
         seq = self._get_seq_id()
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._pending[seq] = (future, wire.send(b"".join((REQUEST, PAIR, brine.dump(seq), package))))
-        timer = self._loop.call_later(deadline, self._expire, seq, deadline)
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        ticket = wire.send(REQUEST, PAIR, brine.dump(seq), *package)
+        due = self._loop.time() + deadline
+        self._pending[seq] = Call(answer, ticket, due, deadline)
+        if self._alarm is None or due < self._alarm.when():
+            self._set_alarm(due)
         try:
-            return await future
+            return await answer
         finally:
-            timer.cancel()
             self._pending.pop(seq, None)
 
     async def _until_writable(self, deadline: float) -> float:
@@ -343,16 +386,29 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         return until - self._loop.time()
 
     def _resolve(self, seq: Any, error: Exception | None, content: Any) -> None:
-        entry = self._pending.get(seq)
-        if entry is None or entry[0].done():
+        call = self._pending.get(seq)
+        if call is None or call.answer.done():
             return
         if error is None:
-            entry[0].set_result(content)
+            call.answer.set_result(content)
         else:
-            entry[0].set_exception(error)
+            call.answer.set_exception(error)
 
-    def _expire(self, seq: int, deadline: float) -> None:
-        self._resolve(seq, OutcomeUnknown(f"no answer from {self.peer} within {deadline:.3g} s"), None)
+    def _set_alarm(self, when: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        """The time of some calls is over."""
+        self._alarm = None
+        now = self._loop.time()
+        for seq, call in self._pending.items():
+            if call.due <= now:
+                patience = f"{call.deadline:.3g} s"
+                self._resolve(seq, OutcomeUnknown(f"no answer from {self.peer} within {patience}"), None)
+        if waiting := [call.due for call in self._pending.values() if call.due > now]:
+            self._set_alarm(min(waiting))
 
     # -- ending --------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -98,19 +98,32 @@ async def _connect(
     return connection
 
 
-async def answer(receiver: Receiver, method: Any, payload: Any) -> bytes:
-    """What the exposed method `call` of a node returns: the result, or the error of our tree, in an envelope."""
+def answer(
+    receiver: Receiver, method: Any, payload: Any, at_once: Callable[[str, bytes], bytes | None] = lambda *_: None
+) -> bytes | Awaitable[bytes]:
+    """What the exposed method `call` of a node returns: the result, or the error of our tree, in an envelope.
+    `at_once`: the result if it is there without waiting, else None."""
     if type(method) is not str or type(payload) is not bytes:
         raise BadValue("call takes a method's name and packed arguments")
     try:
+        result = at_once(method, payload)
+    except Exception as error:  # noqa: BLE001 - told to who asked
+        return _failed(method, error)
+    return FINE + result if result is not None else _answer_later(receiver, method, payload)
+
+
+async def _answer_later(receiver: Receiver, method: str, payload: bytes) -> bytes:
+    try:
         return FINE + await receiver(method, payload)
-    except RingError as error:
+    except Exception as error:  # noqa: BLE001 - told to who asked
+        return _failed(method, error)
+
+
+def _failed(method: str, error: Exception) -> bytes:
+    if isinstance(error, RingError):
         return FAILED + _packed(error)
-    except Exception:
-        log.exception("%s failed", method)
-        return FAILED + _packed(
-            RingError(f"internal error in {method[:80]}: the log of the node called has the details")
-        )
+    log.error("%s failed", method, exc_info=error)
+    return FAILED + _packed(RingError(f"internal error in {method[:80]}: the log of the node called has the details"))
 
 
 def _packed(error: RingError) -> bytes:
@@ -120,13 +133,14 @@ def _packed(error: RingError) -> bytes:
         return pack(Failure(type(error).__name__, tuple(ascii(argument)[:1000] for argument in error.args)))
 
 
-def _opened(reply: Any, to: Address) -> bytes:
+def opened(reply: Any, to: Address) -> bytes:
     """The result in an answer. Raises the error in it, NotARing if it is none."""
-    if type(reply) is not bytes or reply[:1] not in (FINE, FAILED):
-        raise NotARing(f"{to} is not a node of a ring, or one of another version")
-    if reply[:1] == FINE:
-        return reply[1:]
-    raise error_of(unpack(Failure, reply[1:]))
+    if type(reply) is bytes:
+        if reply.startswith(FINE):
+            return reply[1:]
+        if reply.startswith(FAILED):
+            raise error_of(unpack(Failure, reply[1:]))
+    raise NotARing(f"{to} is not a node of a ring, or one of another version")
 
 
 @dataclass(slots=True)
@@ -185,7 +199,7 @@ class Pool:
         if connection is None or connection.closed:
             connection = await self._connected(to, peer, deadline)
             deadline -= loop.time() - now
-        return _opened(await connection.call("call", method, payload, deadline=deadline), to)
+        return opened(await connection.relay(method, payload, deadline), to)
 
     def _add(self, to: Address) -> Peer:
         if self._closed:
