@@ -371,6 +371,11 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         return bool(self.wire.closed)
 
     @property
+    def refused(self) -> str:
+        """Why the peer is none that we talk to; empty if it is not that which ended the connection."""
+        return self.distrust or self.wire.garbage
+
+    @property
     def busy(self) -> bool:
         """Whether calls are under way in either direction."""
         return bool(self._calls or self._working)

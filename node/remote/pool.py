@@ -16,6 +16,7 @@ from typing import Any
 
 from node.codec import Address, Failure, error_of, failure_of, pack, unpack
 from node.errors import BadValue, NotARing, NotTrusted, OutcomeUnknown, RingError, Unreachable
+from node.events import Event
 from node.remote.connection import Connection, Gate
 from node.remote.exposure import Exposure
 from node.settings import Settings
@@ -87,7 +88,7 @@ async def _connect(
         connection.abort()
         if reason := connection.distrust or connection.wire.tls_error:
             raise NotTrusted(f"{to} and this side do not trust each other: {reason}") from None
-        if connection.wire.spoke_garbage:
+        if connection.wire.garbage:
             raise NotARing(f"what listens at {to} is not a node of a ring: {error}") from None
         hint = "this certificate may be revoked" if tls else "a ring with certificates answers only those who have one"
         raise Unreachable(f"{to} takes connections and does not answer on them: {error}; {hint}") from None
@@ -247,6 +248,9 @@ class Pool:
                 to, self._settings, self._settings.connect, self._exposure, self._tls, self._gate
             )
         except RingError as error:
+            distrusted = self._gate is not None and isinstance(error, NotTrusted | NotARing)
+            if distrusted and str(error) != peer.reason:
+                Event.PEER_REFUSED.tell(log, "%s", error)
             self._back_off(peer, str(error), loop.time())
             raise
         finally:

@@ -198,6 +198,7 @@ class Trust:
         """Hear who is revoked and cut them off."""
         try:
             await self._guard.refresh(self._ledger)
+            await self._guard.be_known(str(self._node.address), self._ledger)
         except RingError as error:
             log.info("who is revoked is not known anew: %s; trying again", error)
         self._listener.end_those(self._guard.refuses)

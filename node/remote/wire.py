@@ -74,7 +74,8 @@ class Wire(asyncio.Protocol):
         self._begun: Mark | None = None
         self.began = self._loop.time()
         self.closed = False
-        self.spoke_garbage = False
+        self.garbage = ""
+        """What was wrong with what the peer sent, if that ended the connection."""
         self.tls_error = ""
         """What TLS said when it ended the connection."""
         self.peer = "peer"
@@ -110,8 +111,8 @@ class Wire(asyncio.Protocol):
         try:
             self._read_on(self._take_in())
         except Garbage as error:
-            self.spoke_garbage = True
-            self.fail(f"garbage: {error}")
+            self.garbage = f"garbage: {error}"
+            self.fail(self.garbage)
         finally:
             self._flushing = was_flushing
             if not was_flushing:
@@ -223,7 +224,7 @@ class Wire(asyncio.Protocol):
         """End the connection at once, for a reason."""
         if not self._reason and reason:
             self._reason = reason
-            log.info("connection with %s ended: %s", self.peer, reason)
+            log.debug("connection with %s ended: %s", self.peer, reason)
         self.closed = True
         if self._transport is not None:
             self._transport.abort()

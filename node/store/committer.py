@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from node.errors import RingError, Unavailable
+from node.errors import RingError, StoreFull, Unavailable
+from node.events import Event
 from node.settings import KIB, MIB
 from node.store.interface import Batch
 from node.store.names import Step, steps_of
@@ -153,7 +154,6 @@ class Committer:
         try:
             if self._failed:
                 self._disk.reopen()
-                self._failed = False
             if group.steps:
                 write(group.steps)
                 self._disk.sync(group.to_disk)
@@ -161,13 +161,17 @@ class Committer:
             raise
         except RingError as error:
             if not self._failed:
-                log.error("a commit failed, reads go on: %s", error)
+                event = Event.DISK_FULL if isinstance(error, StoreFull) else Event.DISK_FAILED
+                event.tell(log, "reads go on, writes are refused: %s", error)
             self._failed = True
             return error
         except Exception as error:  # the thread must live, and nobody may take this for a success
             log.exception("a commit failed")
             self._failed = True
-            return Unavailable(f"the store failed: {error}")
+            return Unavailable(f"the store failed ({type(error).__name__}): the log of the node has the details")
+        if self._failed:
+            self._failed = False
+            Event.DISK_WORKS.tell(log, "writes are taken again")
         return None
 
 

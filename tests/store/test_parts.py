@@ -68,10 +68,18 @@ def test_what_queues_up_during_a_write_is_written_and_synced_as_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "error"),
-    [("write", StoreFull("full")), ("sync", OutcomeUnknown("who knows")), ("write", ValueError("?"))],
+    ("where", "error", "event"),
+    [
+        ("write", StoreFull("full"), "disk-full"),
+        ("sync", OutcomeUnknown("who knows"), "disk-failed"),
+        ("write", ValueError("?"), None),
+    ],
 )
-def test_a_failure_is_told_and_the_next_commit_begins_with_opening_anew(where: str, error: Exception) -> None:
+def test_a_failure_is_told_and_the_next_commit_begins_with_opening_anew(
+    where: str, error: Exception, event: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
     async def scenario() -> None:
         disk = Disk()
         committer = Committer(disk, asyncio.get_running_loop())
@@ -88,6 +96,7 @@ def test_a_failure_is_told_and_the_next_commit_begins_with_opening_anew(where: s
         await committer.close()
 
     asyncio.run(scenario())
+    assert [getattr(record, "event", None) for record in caplog.records] == [event, "disk-works"]
 
 
 def test_a_batch_that_cannot_be_stored_harms_only_itself() -> None:
