@@ -18,8 +18,9 @@ from node.remote.listener import Listener
 from node.remote.pool import Pool
 from node.remote.service import RingService
 from node.remote.way_in import Way, let_in, own_host, way_in
+from node.replication.arrival import StartOptions
 from node.replication.identity import IDENTITY
-from node.replication.node import RingNode, StartOptions
+from node.replication.node import RingNode
 from node.settings import Settings
 from node.store.interface import Store
 from node.store.rocks import open_store

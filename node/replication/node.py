@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -33,12 +31,13 @@ from node.errors import (
 )
 from node.events import Event
 from node.eventual.commons import Commons
-from node.identifiers import BITS, EVERYTHING, Arc, Identifier
+from node.identifiers import EVERYTHING, Arc
 from node.register.acceptor import NOTE as KEEPER
 from node.register.acceptor import Acceptor
 from node.register.keepers import NOTHING, Keepers
-from node.register.messages import Configuration, Keeper, Record
+from node.register.messages import Record
 from node.replication import messages
+from node.replication.arrival import KNOWN, Arrival, StartOptions, hello_if_any, hello_of
 from node.replication.identity import BOOT, IDENTITY, Identity, recognized, stopped_cleanly, take_life, trust_page_cache
 from node.replication.repair import Repair
 from node.settings import Settings
@@ -47,25 +46,6 @@ from node.tasks import Tasks
 from node.transport import Switchboard, Transport
 
 log = logging.getLogger(__name__)
-
-KNOWN = "known"
-POLICY = ("replicas", "consistency", "durability", "siblings")
-"""What belongs to the ring; a node that joins may say it too, if it says the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartOptions:
-    """How a node comes up. What belongs to the ring may be said by its first node; None: as the ring has it."""
-
-    members: int = 1
-    id: Identifier | None = None
-    first: Address | None = None
-    alone: bool = False
-    zone: str | None = None
-    replicas: int | None = None
-    consistency: str | None = None
-    durability: str | None = None
-    siblings: bool | None = None
 
 
 class RingNode:
@@ -133,7 +113,7 @@ class RingNode:
     async def _open_keyspace(self) -> None:
         """The replicas and the acceptor of this life of the data directory."""
         life = self.identity.node
-        self._acceptor = await Acceptor.load(self.store, life, self.settings, self._clock)
+        self.acceptor = await Acceptor.load(self.store, life, self.settings, self._clock)
         known = await Keyspace.known_record(self.store)
         register = Keepers(self.transport, self.settings, self.random, self._clock, life, known or NOTHING)
         resident = Resident(life, self.address, self._zone)
@@ -141,11 +121,11 @@ class RingNode:
         self.keyspace = Keyspace(*arguments, self._data_tasks, register)
         self.keyspace.cartography.generation = self.identity.generation
         self.keyspace.connect(self.receive)
-        self._acceptor.connect(self.receive)
+        self.acceptor.connect(self.receive)
         if known is not None:
-            await self._take_up(unpack(RingMap, known.value).policy)
+            await self.take_up(unpack(RingMap, known.value).policy)
 
-    async def _take_up(self, policy: Policy) -> None:
+    async def take_up(self, policy: Policy) -> None:
         """Hold data as the ring does, on what the store left."""
         if policy.consistency == "chain":
             if policy.durability == "os":
@@ -166,21 +146,10 @@ class RingNode:
 
         Raises WrongRing, IdTaken, BadUsage, and RingErrors of the network if the first node does not answer.
         """
-        if options.first == self.address:
-            raise BadUsage(f"{options.first} is this node itself: give the address of another node of the ring")
         if options.zone is not None:
             self._zone = options.zone
             self.keyspace.resident = Resident(self.identity.node, self.address, self._zone)
-        if self.identity.ring:
-            self._check_ids(options)
-            await self._start_again(options)
-            how = "back in its ring"
-        elif options.first is None:
-            await self._found(options)
-            how = "founded a ring"
-        else:
-            await self._join(options, options.first)
-            how = f"in the ring of {options.first}"
+        how = await Arrival(self, options).arrive()
         self._begin_rounds()
         await self._be_seated(patient=bool(self.identity.members))
         await self._remember()
@@ -192,113 +161,8 @@ class RingNode:
             self.tasks.spawn(rounds())
         self.serving = True
 
-    def _check_ids(self, options: StartOptions) -> None:
-        if options.id is not None and options.id not in self.identity.members:
-            mine = ", ".join(member.hex for member in self.identity.members)
-            raise BadUsage(f"this data directory has the id {mine}: leave --id out, or use another directory")
-
-    async def _found(self, options: StartOptions) -> None:
-        """Be a ring of one, which holds everything and keeps its map itself."""
-        self._belong_to(self.random.randbytes(16), 0)
-        self.household.found(options.id or Identifier(self.random.getrandbits(BITS)))
-        policy = self._policy(options)
-        await self._take_up(policy)
-        chains = policy.consistency == "chain"
-        ring = RingMap.founded(policy, self.keyspace.resident, self.residence.members) if chains else RingMap(policy)
-        record = Record(1, b"", pack(ring), Configuration((Keeper(self.identity.node, self.address),)))
-        await self._acceptor.found(record)
-        if chains:
-            await self.keyspace.found(ring)
-        await self.keyspace.cartography.learn(record)
-        await self._fill(self.residence.first.me, options)
-
-    def _policy(self, options: StartOptions) -> Policy:
-        """Of a ring that begins here. Raises BadUsage for what does not go together."""
-        named = {name: value for name in POLICY if (value := getattr(options, name)) is not None}
-        policy = Policy(**named)
-        if policy.siblings and policy.consistency == "chain":
-            raise BadUsage("--siblings needs --consistency eventual: in a chain no two values stand side by side")
-        if policy.consistency == "eventual" and policy.replicas > self.settings.successors:
-            raise BadUsage(f"--replicas {policy.replicas} is too many for an eventual ring: {self.settings.successors}")
-        return policy
-
-    async def _join(self, options: StartOptions, first: Address) -> None:
-        """Be part of the ring of another node."""
-        hello = await self.household.insisting(partial(self._hello_of, first))
-        self._belong_to(hello.ring, hello.record.generation)
-        await self._learn(hello.record, options)
-        await self.household.join(hello.members[0], options.id)
-        await self._fill(hello.members[0], options)
-
-    async def _learn(self, record: Record, options: StartOptions) -> None:
-        """Take the ring's map and what it says about the ring. Raises BadUsage if something else was asked for."""
-        policy = unpack(RingMap, record.value).policy
-        for name in POLICY:
-            asked, there = getattr(options, name), getattr(policy, name)
-            if asked is not None and asked != there:
-                raise BadUsage(f"this ring has --{name} {there}, not {asked}: leave --{name} out")
-        await self._take_up(policy)
-        await self.keyspace.cartography.learn(record)
-
-    async def _fill(self, through: Contact, options: StartOptions) -> None:
-        while len(self.residence.members) < options.members:
-            await self.household.join(through, None)
-
-    async def _start_again(self, options: StartOptions) -> None:
-        """Rejoin: through a member that serves; or, if all of the ring is coming up again, together with the others."""
-        self.neighbours.ring = self.identity.ring
-        note = await self.store.read_note(KNOWN)
-        known = unpack(tuple[Contact, ...], note) if note else ()
-        self.household.acquaintances.met(known)
-        for contact in known:  # until it is met again: others may have come up as a ring of their own
-            self.household.acquaintances.lose(contact)
-        named = [contact.address for contact in known] + ([options.first] if options.first else [])
-        addresses = [address for address in dict.fromkeys(named) if address != self.address]
-        through = None if options.alone or not addresses else await self._meet_again(addresses, options.first)
-        ids = list(self.identity.members)
-        if through is None:
-            self.household.found(ids.pop(0))
-            through = self.residence.first.me
-        for each in ids:
-            await self.household.join(through, each)
-        await self._fill(through, options)
-
-    async def _meet_again(self, addresses: list[Address], first: Address | None) -> Contact | None:
-        """Someone of our ring who serves; None if this node is the one to begin, as the smallest of those coming up."""
-        loop = asyncio.get_running_loop()
-        company_since: float | None = None
-        complained = loop.time()
-        mine = min(self.identity.members)
-        while True:
-            answers = dict(zip(addresses, await asyncio.gather(*map(self._hello_if_any, addresses)), strict=True))
-            if first is not None and (hello := answers.get(first)) and hello.ring != self.identity.ring:
-                raise WrongRing(
-                    f"{first} belongs to another ring than this data directory: use another directory, or its own ring"
-                )
-            ours = {
-                a: h for a, h in answers.items() if h and h.ring == self.identity.ring and h.node != self.identity.node
-            }
-            for hello in ours.values():
-                await self.keyspace.cartography.learn(hello.record)
-            for hello in ours.values():
-                if hello.serving:
-                    return hello.members[0]
-            if ours:
-                company_since = company_since or loop.time()
-                patient = loop.time() - company_since < self.settings.regroup
-                smallest = all(mine < min(c.id for c in hello.members) for hello in ours.values() if hello.members)
-                if smallest and (len(ours) == len(addresses) or not patient):
-                    return None
-            if loop.time() - complained > 5:
-                complained = loop.time()
-                Event.WAITING.tell(
-                    log,
-                    "waiting for the ring of this data directory: none of %s serves",
-                    ", ".join(map(str, addresses)),
-                )
-            await asyncio.sleep(self.settings.regroup * self.random.uniform(0.1, 0.3))
-
-    def _belong_to(self, ring: bytes, generation: int) -> None:
+    def belong_to(self, ring: bytes, generation: int) -> None:
+        """Be of this ring, in this generation of it."""
         self.neighbours.ring = ring
         self.identity = self.identity.joining(ring, generation)
         self.keyspace.cartography.generation = generation
@@ -338,7 +202,7 @@ class RingNode:
             await self.household.reunite()
             near = {each.address for m in self.residence.members.values() for each in m.state.successors}
             strangers = sorted(self.keyspace.strangers(near), key=str)
-            hello = await self._hello_if_any(self.random.choice(strangers)) if strangers else None
+            hello = await hello_if_any(self, self.random.choice(strangers)) if strangers else None
             if hello is not None and hello.ring == self.identity.ring and hello.node != self.identity.node:
                 try:
                     await self.keyspace.cartography.learn(hello.record)
@@ -432,7 +296,7 @@ class RingNode:
 
         Returns its contact. Nothing happens if it is here already. Raises WrongRing if it has company elsewhere.
         """
-        hello = await self._hello_of(address)
+        hello = await hello_of(self, address)
         if hello.ring == self.identity.ring:
             return hello.members[0]
         if not hello.alone:
@@ -460,17 +324,14 @@ class RingNode:
             raise WrongRing(
                 f"{self.address} holds {keys} keys of its own ring: put them into this one, then start it anew"
             )
-        options = StartOptions(members=len(self.residence.members))
+        arrival = Arrival(self, StartOptions(members=len(self.residence.members)))
         await self.stop()
         try:
             await self._begin_anew()
-            self._belong_to(adoption.ring, adoption.record.generation)
-            await self._learn(adoption.record, options)
-            await self.household.join(adoption.seed, adoption.id)
-            await self._fill(adoption.seed, options)
+            await arrival.join(adoption.ring, adoption.record, adoption.seed, adoption.id)
         except RingError:
             await self._begin_anew()
-            await self._found(options)
+            await arrival.found()
             raise
         finally:
             self._begin_rounds()
@@ -492,7 +353,7 @@ class RingNode:
 
     async def begin_generation(self, number: int) -> None:
         """Go on as another life, whose register is yet to be founded; what is held stays, in no chain."""
-        await self._acceptor.retire()
+        await self.acceptor.retire()
         await self.keyspace.held.close()
         await self._data_tasks.stop()
         self.identity = await take_life(self.store, self.identity.in_generation(number, self.random.randbytes(16)))
@@ -502,24 +363,11 @@ class RingNode:
 
     async def found_register(self, record: Record) -> Record:
         """Keep the ring map, which begins with this record, alone until other keepers are chosen."""
-        await self._acceptor.found(record)
+        await self.acceptor.found(record)
         await self.keyspace.cartography.learn(record)
         return record
 
     # -- greetings -----------------------------------------------------------------------------------------------
-
-    async def _hello_of(self, address: Address) -> messages.Hello:
-        """The greeting of a node that is in a ring. Raises NotAMember if it has not come up yet."""
-        hello = await messages.HELLO.ask(self.neighbours.transport, address, None, deadline=self.settings.call)
-        if not (hello.serving and hello.members):
-            raise NotAMember(f"{address} has not joined a ring yet: try again in a moment")
-        return hello
-
-    async def _hello_if_any(self, address: Address) -> messages.Hello | None:
-        try:
-            return await messages.HELLO.ask(self.neighbours.transport, address, None, deadline=self.settings.call)
-        except (Definite, OutcomeUnknown):
-            return None
 
     def _hello(self) -> messages.Hello:
         members = tuple(Contact(each, self.address) for each in self.residence.members or self.identity.members)

@@ -8,7 +8,7 @@ from random import Random
 
 from node.chain.keyspace import Keyspace
 from node.codec import Address
-from node.replication.node import StartOptions
+from node.replication.arrival import StartOptions
 from node.simulation.faults import LOSSY
 from node.simulation.world import Host
 from tests.chain.chaos import Clients, assert_linearizable

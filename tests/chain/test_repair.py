@@ -11,7 +11,7 @@ import pytest
 from node.chain import salvage
 from node.errors import BadUsage, NoQuorum, RingError, WrongRing
 from node.identifiers import Identifier
-from node.replication.node import StartOptions
+from node.replication.arrival import StartOptions
 from node.simulation.faults import LOSSY
 from node.simulation.seeds import for_each_seed
 from node.simulation.world import Host

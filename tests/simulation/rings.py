@@ -14,7 +14,8 @@ from node.chord.member import Member
 from node.codec import Address
 from node.errors import RingError
 from node.identifiers import BITS, Identifier, successor_index
-from node.replication.node import RingNode, StartOptions
+from node.replication.arrival import StartOptions
+from node.replication.node import RingNode
 from node.settings import Settings
 from node.simulation.faults import CALM, Faults
 from node.simulation.world import Host, World
