@@ -59,7 +59,7 @@ class Recent:
 
     def knows(self, arc: Arc, after: Version) -> bool:
         """Whether all that happened in an arc after this version is here."""
-        return all(version <= after for other, version in self._since if arc.intersect(other))
+        return all(version <= after for other, version in self._since if arc.overlaps(other))
 
     def after(self, arc: Arc, after: Version, upto: Version) -> Iterator[tuple[Version, Change]]:
         """What happened in an arc after one version and up to another, the latest first."""
