@@ -148,7 +148,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callback, *args: Any, context: Context | None = None
     ) -> Call:
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        due = self._now + delay
+        call = Call(self, due, callback, args, context)
+        self._count += 1
+        heappush(self._timers, (due, self._count, call))
+        return call
 
     def take_back(self, held: Iterable[Call]) -> None:
         """Queue calls that a paused process kept."""
