@@ -184,6 +184,6 @@ async def slow_tails(ring: ChainRing, hosts: list[Host], events: int) -> None:
         ring.world.network.heal()
 
 
-def assert_linearizable(clients: Clients) -> None:
-    verdict = check(clients.history)
+def assert_linearizable(history: History) -> None:
+    verdict = check(history)
     assert verdict, str(verdict)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from node.chain import change
+from node.chain import chains, change
 from node.chain.chains import Chains
 from node.chain.change import Changer
 from node.chain.lease import Lease
@@ -79,6 +79,10 @@ def _nothing_remembered(self: Replica, operation: Any) -> Logged | None:
     return None
 
 
+def _a_part_for_the_whole(known: Logged, edits: Any) -> tuple[()]:
+    return ()
+
+
 async def _nobody_is_told(self: Changer, chart: Any, concerned: Any) -> None:
     return None
 
@@ -112,6 +116,7 @@ MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     "survivors out of chain order": [(change, "_backwards", _shortest_first)],
     "lease without a margin": [(Keepers, "lease", _as_long_as_keepers_count)],
     "a power cut goes unnoticed": [(ring_node, "recognized", _as_if_power_never_failed)],
+    "covers ignored": [(chains, "_left", _a_part_for_the_whole)],
     "what a newer map says is not heeded": [(Replicas, "supersede", lambda self, ring: None)],
 }
 

@@ -8,7 +8,9 @@ from random import Random
 from node.chain.cartography import Chart
 from node.chain.keyspace import Keyspace
 from node.chain.ring_map import Entry, Policy, Resident, RingMap, Seat
+from node.chain.router import Router
 from node.chain.tending import KEEPERS
+from node.client.atlas import Atlas
 from node.codec import Address, pack, unpack
 from node.errors import RingError
 from node.identifiers import RING, Arc, Identifier
@@ -35,6 +37,16 @@ class SlowStore(MemoryStore):
         stalls = self._random.random() < self.stalls
         await asyncio.sleep(self._random.uniform(0, 8) if stalls else self._random.expovariate(1 / 0.0005))
         return await super().get_many(wanted)
+
+
+class Client:
+    """A program that is on no node."""
+
+    def __init__(self, host: Host, atlas: Atlas, settings: Settings) -> None:
+        self.host = host
+        self.atlas = atlas
+        self.settings = settings
+        self.router = Router(atlas, host.transport, settings, host.random)
 
 
 def _resident(host: Host, life: bytes) -> Resident:
@@ -68,14 +80,15 @@ class ChainRing:
     def space(self, host: Host) -> Keyspace:
         return self.spaces[host.address]
 
-    async def start(self, host: Host | None = None) -> Host:
-        """Bring up a node, or bring one back; it is in the map when this returns."""
+    async def start(self, host: Host | None = None, seat: Identifier | None = None) -> Host:
+        """Bring up a node, or bring one back; it is in the map when this returns. A new one sits where chance puts it
+        unless `seat` says where."""
         host = host or self.world.host()
         host.start()
-        await host.run(self._boot(host, None))
+        await host.run(self._boot(host, None, seat))
         return host
 
-    async def _boot(self, host: Host, founding: Record | None) -> None:
+    async def _boot(self, host: Host, founding: Record | None, seat: Identifier | None = None) -> None:
         life = self._life(host)
         store = SlowStore(host.disk, host.random)
         acceptor = await Acceptor.load(store, life, self.settings, host.clock)
@@ -98,7 +111,7 @@ class ChainRing:
         space.begin()
         while True:
             try:
-                await space.join(self.map.seats_of(life) or (self._seat(),))
+                await space.join(self.map.seats_of(life) or (seat or self._seat(),))
                 return
             except RingError:
                 await asyncio.sleep(0.1)
@@ -145,6 +158,12 @@ class ChainRing:
             host.start()
         await asyncio.gather(*(host.run(self._boot(host, founding)) for host in hosts))
         return hosts
+
+    def client(self) -> Client:
+        """One more client, on a host of its own, that knows the map as it is now."""
+        host = self.world.host()
+        host.start()
+        return Client(host, Atlas(self.chart.record, self.spaces, host.transport, self.settings), self.settings)
 
     def crash(self, host: Host) -> None:
         """The process is gone, and what was not durable."""

@@ -14,6 +14,7 @@ from node.identifiers import EVERYTHING, Identifier
 from node.simulation.faults import CALM, LOSSY
 from node.simulation.seeds import for_each_seed
 from tests.chain import chaos as schedules
+from tests.chain.batches import parts_of_a_batch
 from tests.chain.chaos import FAST, LONG_LEASES, Clients, assert_linearizable, chaos, slow_tails
 from tests.chain.power import OnPageCaches, machines_lose_power
 from tests.chain.rig import ChainRing
@@ -35,7 +36,7 @@ def test_nodes_one_at_a_time_crash_pause_are_cut_off_and_lose_their_disks(replic
         clients = Clients(ring, seed, rate=8)
         await chaos(ring, hosts, 3, wipe=replicas > 1)
         await clients.stop()
-        assert_linearizable(clients)
+        assert_linearizable(clients.history)
         await until(ring.is_settled, SETTLED, "settled again")
         assert not ring.failures
 
@@ -175,7 +176,7 @@ def test_all_crash_at_once_under_load_and_nothing_acknowledged_is_lost() -> None
         await asyncio.gather(*(ring.start(host) for host in hosts))
         await asyncio.sleep(8)
         await clients.stop()
-        assert_linearizable(clients)
+        assert_linearizable(clients.history)
         await until(ring.is_settled, SETTLED, "settled again")
 
     for_each_seed(10, scenario)
@@ -220,7 +221,7 @@ async def batches_while_arcs_change(seed: int) -> None:
         await asyncio.sleep(ring.random.uniform(0, 0.5))
         ring.crash(leaver)
     await clients.stop()
-    assert_linearizable(clients)
+    assert_linearizable(clients.history)
     assert not ring.failures
 
 
@@ -233,6 +234,10 @@ def test_batches_are_written_exactly_once_while_arcs_are_split_and_merged() -> N
     for_each_seed(15, batches_while_arcs_change)
 
 
+def test_a_batch_that_is_tried_again_in_parts_is_written_whole() -> None:
+    for_each_seed(9, parts_of_a_batch)
+
+
 def test_tails_with_slow_clocks_are_cut_off_from_nodes_with_fast_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(seed: int) -> None:
         ring = ChainRing(seed, CALM, LONG_LEASES)
@@ -241,7 +246,7 @@ def test_tails_with_slow_clocks_are_cut_off_from_nodes_with_fast_ones(monkeypatc
         clients = Clients(ring, seed, 4)
         await slow_tails(ring, hosts, 1)
         await clients.stop()
-        assert_linearizable(clients)
+        assert_linearizable(clients.history)
 
     monkeypatch.setattr(schedules, "KEYS", 1)
     for_each_seed(4, scenario)
