@@ -8,7 +8,7 @@ from itertools import combinations
 from node.data import Stored
 from node.identifiers import Arc, Identifier
 from node.simulation.faults import CALM
-from node.simulation.linearizability import History
+from node.simulation.history import History
 from node.values import pack_value, unpack_value
 from tests.chain.chaos import assert_linearizable
 from tests.chain.rig import ChainRing

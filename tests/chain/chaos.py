@@ -12,7 +12,8 @@ from node.codec import Address
 from node.errors import Definite, OutcomeUnknown, VersionConflict
 from node.identifiers import Identifier
 from node.settings import Settings
-from node.simulation.linearizability import CONFLICT, History, check
+from node.simulation.history import CONFLICT, History
+from node.simulation.linearizability import check
 from node.simulation.process import Crashed
 from node.simulation.world import Host, World
 from node.values import pack_value, unpack_value

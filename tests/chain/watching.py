@@ -7,7 +7,7 @@ import asyncio
 from node.client.watching import Event, Place, Watch
 from node.data import Version
 from node.simulation.faults import LOSSY
-from node.simulation.linearizability import PUTS, Outcome
+from node.simulation.history import PUTS, Outcome
 from node.values import pack_value
 from tests.chain.chaos import KEYS, Clients, chaos
 from tests.chain.rig import ChainRing, Client

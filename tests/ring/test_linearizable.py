@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from node.simulation.linearizability import CONFLICT, History, check
+from node.simulation.history import CONFLICT, History
+from node.simulation.linearizability import check
 from tests.ring.hosts import Hosts, needs_namespaces, ring_on
 from tests.ring.nodes import NodeProcess, RingOfProcesses, eventually, is_remote
 
