@@ -13,6 +13,8 @@ from node.simulation.history import CONFLICT, PUTS, READS, Kind, Operation, Outc
 
 
 class State(NamedTuple):
+    """What is known of what a key holds."""
+
     value: Any  # None: there is nothing
     version: int | None  # None: not known yet
     excluded: frozenset[int]  # what a version that is not known certainly is not

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from node.data import Stored
 from node.errors import NoQuorum
 from node.identifiers import EVERYTHING, Identifier
 from node.simulation.faults import CALM, LOSSY
-from node.simulation.seeds import for_each_seed
+from node.simulation.seeds import VARIABLE, for_each_seed
 from tests.chain import chaos as schedules
 from tests.chain.batches import parts_of_a_batch
 from tests.chain.chaos import FAST, LONG_LEASES, Clients, assert_linearizable, chaos, slow_tails
@@ -25,7 +26,7 @@ SETTLED = 120.0
 """Virtual seconds in which every arc is where it should be."""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(36_000 if VARIABLE in os.environ else 300)
 @pytest.mark.parametrize(("replicas", "seeds"), [(1, 120), (2, 110), (3, 70)])
 def test_nodes_one_at_a_time_crash_pause_are_cut_off_and_lose_their_disks(replicas: int, seeds: int) -> None:
     async def scenario(seed: int) -> None:

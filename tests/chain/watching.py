@@ -14,6 +14,8 @@ from tests.chain.rig import ChainRing, Client
 from tests.simulation.rings import persistently, quick, until
 
 SETTLED = 120.0
+LAST = "last"
+"""What is written in the end, perhaps more than once."""
 NAMES = [f"key {n}" for n in range(KEYS)]
 
 
@@ -61,14 +63,18 @@ class Listener:
             events = self.heard[name]
             versions = [event.version for event in events]
             assert versions == sorted(set(versions)), f"{name}: not each version once and in order: {events}"
-            told = [event.value for event in events if not event.deleted]
+            told = [event.value for event in events if event.value not in (None, LAST)]
             assert len(told) == len(set(told)), f"{name}: a value was told twice: {events}"
             puts = [each for each in clients.history.operations if each.key == name and each.kind in PUTS]
             asked = {each.value for each in puts}
-            assert set(told) <= asked | {"last"}, f"{name}: nobody wrote that: {set(told) - asked}"
+            assert set(told) <= asked, f"{name}: nobody wrote that: {set(told) - asked}"
             versions_of = {each.value: each.answer for each in puts if isinstance(each.answer, tuple)}
             wrong = [e for e in events if e.value in versions_of and versions_of[e.value] != e.version]
             assert not wrong, f"{name}: other versions than those that the writers were told: {wrong}"
+            for value, version in versions_of.items():
+                if value not in told:
+                    after = next(event for event in events if event.version > version)
+                    assert after.missed, f"{name}: nobody told of {value}, nor that anything was missed: {events}"
             if self.looks:
                 continue
             done = {each.value for each in puts if each.outcome is Outcome.OK and each.answer != "conflict"}
@@ -96,7 +102,7 @@ async def watchers_hear_each_version(seed: int) -> None:
         ring.crash(leaver)
     await clients.stop()
     await until(ring.is_settled, SETTLED, "settled again")
-    last = pack_value("last", ring.settings)
+    last = pack_value(LAST, ring.settings)
     operations = ring.space(hosts[0]).operations
     versions = {}
     for name in NAMES:
