@@ -281,9 +281,14 @@ asyncio.run(main())
 
 @contextlib.contextmanager
 def kademlia_package() -> Iterator[Contender]:
-    """The package `kademlia`, five nodes: four processes and the one that asks. All five hold every key, so that a get
-    is read from memory. Values go in datagrams: small ones only."""
+    """The package `kademlia`, five nodes: four processes and the one that asks, which keeps nothing itself, as our
+    client keeps nothing: what it holds it would read from its own memory. Values go in datagrams: small ones only."""
     from kademlia.network import Server
+    from kademlia.storage import ForgetfulStorage
+
+    class Nothing(ForgetfulStorage):
+        def __setitem__(self, key: object, value: object) -> None:
+            pass
 
     loop = asyncio.new_event_loop()
     processes: list[subprocess.Popen[str]] = []
@@ -295,7 +300,7 @@ def kademlia_package() -> Iterator[Contender]:
             processes.append(process)
             assert process.stdout is not None
             port = int(process.stdout.readline())
-        server = Server()
+        server = Server(storage=Nothing())
         loop.run_until_complete(server.listen(0, "127.0.0.1"))
         loop.run_until_complete(server.bootstrap([("127.0.0.1", port)]))
 

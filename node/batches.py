@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from typing import TypeVar
 
 from node.errors import OutcomeUnknown, RingError
@@ -13,25 +13,31 @@ T = TypeVar("T")
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-MOST = 1_000
+MOST = 250
 VOLUME = 1 * MIB
-"""Keys and bytes of one question at most, about."""
+"""Keys and bytes of one question at most, about: enough that the question costs little, few enough that who asks and
+who answers work at the same time."""
 
 
-def portions(things: Iterable[T], size_of: Callable[[T], int]) -> list[list[T]]:
-    """Things as they go into one question each: not too many, and not too large together."""
-    listed = list(things)
-    if len(listed) <= MOST and sum(map(size_of, listed)) <= VOLUME:
-        return [listed] if listed else []
-    made: list[list[T]] = []
-    size = 0
-    for thing in listed:
-        if not made or len(made[-1]) == MOST or size + size_of(thing) > VOLUME:
-            made.append([])
-            size = 0
-        made[-1].append(thing)
-        size += size_of(thing)
-    return made
+def _one(_: object) -> int:
+    return 0
+
+
+def portions(
+    things: Iterable[T], size_of: Callable[[T], int], group_of: Callable[[T], Hashable] = _one
+) -> Iterator[list[T]]:
+    """Things as they go into one question each: of one group, not too many, and not too large together. A portion comes
+    as soon as it is full."""
+    filling: dict[Hashable, tuple[list[T], int]] = {}
+    for thing in things:
+        group, size = group_of(thing), size_of(thing)
+        portion, volume = filling.get(group) or ([], 0)
+        if portion and (len(portion) == MOST or volume + size > VOLUME):
+            yield portion
+            portion, volume = [], 0
+        portion.append(thing)
+        filling[group] = portion, volume + size
+    yield from [portion for portion, _ in filling.values()]
 
 
 async def all_of(works: Iterable[Awaitable[A]]) -> list[A]:
@@ -44,11 +50,23 @@ async def all_of(works: Iterable[Awaitable[A]]) -> list[A]:
 
 
 async def side_by_side(do: Callable[[Q], Awaitable[A]], questions: Iterable[Q], most: int) -> list[A]:
-    """All of them as `all_of`, so many at a time."""
+    """All of them as `all_of`, so many at a time. Each is begun before the next question is made."""
     turns = asyncio.Semaphore(most)
 
     async def one(question: Q) -> A:
-        async with turns:
+        try:
             return await do(question)
+        finally:
+            turns.release()
 
-    return await all_of(map(one, questions))
+    begun: list[asyncio.Task[A]] = []
+    try:
+        for question in questions:
+            await turns.acquire()
+            begun.append(asyncio.create_task(one(question)))
+            await asyncio.sleep(0)
+    except BaseException:
+        for task in begun:
+            task.cancel()
+        raise
+    return await all_of(begun)

@@ -21,7 +21,7 @@ from node.identifiers import BYTES, Identifier
 T = TypeVar("T")
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Base of all that nodes say to each other."""
 
 

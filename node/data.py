@@ -20,7 +20,12 @@ class Stored(Message, frozen=True):
     version: Version
     value: bytes
     expires: int = 0
-    """Milliseconds since 1970 from which on it is as good as deleted; 0: never."""
+    """Milliseconds since 1970 from which on it is as good as deleted, an odd number; 0: never."""
+
+
+def is_lasting(body: bytes) -> bool:
+    """Whether a packed Stored never expires. It ends with 0 just then: the lowest byte of an odd number is another."""
+    return body[-1] == 0
 
 
 class Scan(Message, frozen=True):

@@ -25,7 +25,7 @@ class Identifier(int):
     @classmethod
     def of_key(cls, key: bytes) -> Identifier:
         """The position of a key: its SHA-1 (Chord, section 4.2)."""
-        return cls(int.from_bytes(sha1(key).digest(), "big"))
+        return cls(int.from_bytes(any_sha1(key, usedforsecurity=False).digest(), "big"))
 
     @classmethod
     def from_hex(cls, text: str) -> Identifier:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
 
 from node.errors import BadUsage
 
@@ -128,6 +129,20 @@ class Settings:
             return PROFILES[name]
         except KeyError:
             raise BadUsage(f"no profile {name!r}: use one of {', '.join(PROFILES)}") from None
+
+    def adopt(self, newer: Settings) -> tuple[tuple[str, object, object], ...]:
+        """Become as `newer` is, for all who hold this object: the one way in which settings change. What did: names,
+        old and new values. Not for those of `profile`, which all share: `replace` makes some of one's own."""
+        changes = differences(self, newer)
+        for name, _, new in changes:
+            object.__setattr__(self, name, new)
+        return changes
+
+
+def differences(one: object, other: object) -> tuple[tuple[str, object, object], ...]:
+    """In which fields two dataclass objects of one kind differ, and what each has there."""
+    names = [field.name for field in fields(cast(Any, one))]
+    return tuple((n, mine, yours) for n in names if (mine := getattr(one, n)) != (yours := getattr(other, n)))
 
 
 _LOCAL = Settings()

@@ -50,10 +50,27 @@ class Switchboard:
 
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Any, Callable[[Any], Awaitable[Any]]]] = {}
+        self._quick: dict[str, tuple[Any, Callable[[Any], Any]]] = {}
 
-    def connect(self, method: Method[Q, A], handler: Callable[[Q], Awaitable[A]]) -> None:
-        """From now on `handler` answers `method`."""
+    def connect(
+        self,
+        method: Method[Q, A],
+        handler: Callable[[Q], Awaitable[A]],
+        at_once: Callable[[Q], A | None] | None = None,
+    ) -> None:
+        """From now on `handler` answers `method`. `at_once` gives the same answer, or raises the same, where nothing
+        has to be waited for, and None where something has."""
         self._handlers[method.name] = (method.question, handler)
+        if at_once is not None:
+            self._quick[method.name] = (method.question, at_once)
+
+    def at_once(self, method: str, payload: bytes) -> bytes | None:
+        """The packed result if it is there without waiting, else None. Raises as a Receiver does."""
+        if method not in self._quick:
+            return None
+        question, handler = self._quick[method]
+        answer = handler(unpack(question, payload))
+        return pack(answer) if answer is not None else None
 
     async def __call__(self, method: str, payload: bytes) -> bytes:
         try:

@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUND = {"identifiers", "errors", "settings", "codec", "values", "transport", "tasks", "data", "batches"}
+GROUND = {
+    "identifiers",
+    "errors",
+    "settings",
+    "codec",
+    "values",
+    "transport",
+    "tasks",
+    "data",
+    "batches",
+    "events",
+    "logs",
+    "toml",
+}
 MAY_IMPORT = {
     "cli": {"chain", "eventual", "register", "client", "remote", "replication", "chord", "store", "trust"},
     "client": {"chain", "eventual", "register", "remote", "replication", "chord", "store", "trust"},
@@ -154,6 +167,12 @@ def test_both_locks_agree() -> None:
     pins = r"^([a-z0-9-]+==\S+)"
     run = re.findall(pins, (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     assert set(run) <= set(re.findall(pins, (ROOT / "requirements-dev.lock").read_text(), re.MULTILINE))
+
+
+def test_operations_say_what_to_do_about_every_error() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    classes = re.findall(r"^class (\w+)", (ROOT / "node" / "errors.py").read_text(), re.MULTILINE)
+    assert classes and not [name for name in classes if f"| `{name}` |" not in page]
 
 
 def test_no_file_names_a_place_of_somebodys_machine() -> None:

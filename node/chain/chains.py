@@ -41,7 +41,7 @@ from node.chain.messages import (
 from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.codec import pack, unpack
-from node.data import Scan, Scanned, Stored, Traffic, Version
+from node.data import Scan, Scanned, Stored, Traffic, Version, is_lasting
 from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull
 from node.identifiers import Arc, Identifier
 from node.settings import MIB, Settings
@@ -74,8 +74,11 @@ class Chains:
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
-    async def read(self, question: Read) -> tuple[Stored | None, ...]:
-        """The records of keys of one arc, as many as fit into an answer. Raises Moved, NotServing."""
+    async def read(self, question: Read) -> tuple[bytes | None, ...]:
+        """The packed records of keys of one arc, as many as fit into an answer. Raises Moved, NotServing."""
+        answer = self.read_at_once(question)
+        if answer is not None:
+            return answer
         names = _named(question.keys)
         await self._lease.obtain()
         replica = self._holding(names)
@@ -84,12 +87,24 @@ class Chains:
         if not replica.is_durable(names):  # what was read may be on its way to the disk
             async with self._patience(NotServing(f"{replica.arc} is slow to write: try again")):
                 await replica.reached(lambda: replica.is_durable(names))
+        return self._read(replica, bodies)
+
+    def read_at_once(self, question: Read) -> tuple[bytes | None, ...] | None:
+        """What `read` answers where nothing has to be waited for, else None. Raises as it does."""
+        if not self._lease.use():
+            return None
+        names = _named(question.keys)
+        replica = self._holding(names)
+        bodies = replica.store.peek_many(list(names))
+        return self._read(replica, bodies) if bodies is not None and replica.is_durable(names) else None
+
+    def _read(self, replica: Replica, bodies: list[bytes | None]) -> tuple[bytes | None, ...]:
+        """What was just read and is durable, as an answer. Raises NotServing."""
         self._check_answers(replica, replica.is_tail)
         self.traffic.straight += 1
-        stored = tuple(unpack(Stored, body) if body is not None else None for body in _fitting(bodies))
-        if any(each is not None and each.expires for each in stored):
-            stored = tuple(map(self._living, stored))
-        return stored
+        return tuple(
+            [body if body is None or is_lasting(body) or self._stored(body) else None for body in _fitting(bodies)]
+        )
 
     async def scan(self, question: Scan) -> Scanned:
         """The first records of an arc, as of one moment: as many as fill an answer, or are found in the time for one.
@@ -165,9 +180,9 @@ class Chains:
         Raises Moved, NotServing, Overloaded, StoreFull; OutcomeUnknown if it was ordered and the rest
         of the chain did not confirm it in time.
         """
-        names = _named(edit.key for edit in question.edits)
+        names = _named([edit.key for edit in question.edits])
         edits = tuple(zip(names, question.edits, strict=True))
-        asked = tuple(name for name, edit in edits if edit.conditional or edit.value is None)
+        asked = tuple([name for name, edit in edits if edit.conditional or edit.value is None])
         await self._lease.obtain()
         replica = self._holding(names)
         while True:
@@ -186,7 +201,7 @@ class Chains:
         replica.check_room()
         if any(edit.expires for _, edit in edits):
             replica.lasting = 0
-        if not any(edit.conditional and edit.value is None for _, edit in edits):  # that is how the expired are removed
+        if not any(edit.conditional and edit.value is None for _, edit in edits):  # so the expired are removed
             existing = {name: self._living(stored) for name, stored in existing.items()}
         command = self._command(replica, question, edits, existing, known)
         await replica.take((command,))
@@ -204,36 +219,37 @@ class Chains:
         """A write as it is ordered; `known` if a part of it was ordered before. One that comes to nothing is ordered
         too: if an attempt of it that was late came to something later on, its client would have been told wrong."""
         version = replica.next_version()
-        covers = (known.covers if known is not None else b"") + cover(position for (position, _), _ in edits)
+        covers = (known.covers if known is not None else b"") + cover([position for (position, _), _ in edits])
         conflict = _conflict(edits, existing)
         if conflict is not None:
             return Command(version, question.operation, (), Outcome(conflict=conflict), covers)
         try:
-            values = [self._value(edit, existing.get(name)) for name, edit in edits]
+            values = [
+                edit.value if edit.amount is None else self._sum(edit, edit.amount, existing.get(name))
+                for name, edit in edits
+            ]
         except BadValue as error:
             return Command(version, question.operation, (), Outcome(unfit=str(error)), covers)
         changes: list[Change] = []
         gone = list(known.outcome.gone) if known is not None else []
         for (name, edit), value in zip(edits, values, strict=True):
             if value is not None:
-                changes.append(Change(*name, pack(Stored(version, value, edit.expires))))
+                changes.append(Change(*name, pack(Stored(version, value, edit.expires and edit.expires | 1))))
             elif existing[name] is not None:
                 changes.append(Change(*name, None))
                 gone.append(name[0])
         total = values[0] if edits[0][1].amount is not None else None
         return Command(version, question.operation, tuple(changes), Outcome(tuple(gone), total=total), covers)
 
-    def _value(self, edit: Edit, stored: Stored | None) -> bytes | None:
-        """What an edit makes of a record, packed. Raises BadValue if it adds to what is no number."""
-        if edit.amount is None:
-            return edit.value
+    def _sum(self, edit: Edit, amount: int | float, stored: Stored | None) -> bytes:
+        """What an edit makes of a number, packed. Raises BadValue if it adds to what is none."""
         number = 0 if stored is None else unpack_value(stored.value)
         if type(number) not in (int, float):
             raise BadValue(f"{edit.key[:40]!r} holds a {type(number).__name__}: only numbers can be added to")
         try:
-            return pack_value(number + edit.amount, self._settings)
+            return pack_value(number + amount, self._settings)
         except OverflowError:
-            raise BadValue(f"{edit.key[:40]!r} holds {number}: too large to add {edit.amount} to") from None
+            raise BadValue(f"{edit.key[:40]!r} holds {number}: too large to add {amount} to") from None
 
     async def _answer_again(self, replica: Replica, known: Logged, question: Write) -> Written:
         """An operation that is tried again gets the answer it had, once it is stable."""
@@ -246,6 +262,8 @@ class Chains:
         return written
 
     async def _stable(self, replica: Replica, version: Version, outcome: Outcome) -> Written:
+        if replica.stable >= version:
+            return Written(version, outcome)
         try:
             async with self._patience(NotServing("it took too long")):
                 while replica.stable < version:
@@ -299,15 +317,16 @@ class Chains:
     async def append(self, question: Append) -> None:
         """Take commands, and return when the rest of the chain has them too. Raises NotServing, StoreFull."""
         replica = self._following(question.arc, question.epoch, question.sender)
-        late = NotServing(f"{replica.arc}: what comes before these commands did not come")
-        async with self._patience(late):
-            await replica.reached(lambda: replica.ordered >= question.after)
-        self._following(question.arc, question.epoch, question.sender)
+        if replica.ordered < question.after:
+            async with self._patience(NotServing(f"{replica.arc}: what comes before these commands did not come")):
+                await replica.reached(lambda: replica.ordered >= question.after)
+            self._following(question.arc, question.epoch, question.sender)
         new = tuple(command for command in question.commands if command.version > replica.ordered)
         if new:
             await replica.take(new)
-        async with self._patience(NotServing(f"{replica.arc}: the rest of the chain is slow")):
-            await replica.confirmed(question.last)
+        if replica.stable < question.last:
+            async with self._patience(NotServing(f"{replica.arc}: the rest of the chain is slow")):
+                await replica.confirmed(question.last)
         if replica.stable < question.last:
             raise NotServing(f"{replica.arc} was sealed meanwhile")
 
@@ -383,7 +402,7 @@ class _Patience:
 
 
 def _named(keys: Iterable[bytes]) -> tuple[Name, ...]:
-    return tuple((Identifier.of_key(key), key) for key in keys)
+    return tuple([(Identifier.of_key(key), key) for key in keys])
 
 
 def _fitting(bodies: list[bytes | None]) -> list[bytes | None]:

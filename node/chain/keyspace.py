@@ -27,6 +27,7 @@ from node.chain.verify import verify
 from node.codec import Address, pack, unpack
 from node.data import Verified
 from node.errors import Conflict, Moved, OutcomeUnknown, RingError
+from node.events import Event
 from node.identifiers import Identifier
 from node.register.messages import Record
 from node.settings import Settings
@@ -80,7 +81,7 @@ class Keyspace:
     def connect(self, receive: Switchboard) -> None:
         """Answer what nodes ask each other about chains."""
         receive.connect(m.WRITE, self.chains.write)
-        receive.connect(m.READ, self.chains.read)
+        receive.connect(m.READ, self.chains.read, self.chains.read_at_once)
         receive.connect(m.SCAN, self.chains.scan)
         receive.connect(m.WATCH, self.chains.watch)
         receive.connect(m.CHART, self._charted)
@@ -229,6 +230,7 @@ class Keyspace:
 
     async def _adopt(self, chart: Chart) -> None:
         ring = chart.ring
+        self._tell_changes(ring)
         self.held.supersede(ring)
         batch = Batch()
         batch.note(MAP, pack(chart.record))
@@ -243,6 +245,21 @@ class Keyspace:
                 self._links.follow(replica)
         self.tending.wanted.set()
         self.lease.renew()
+
+    def _tell_changes(self, after: RingMap) -> None:
+        """What a newer map says of the ring and of the arcs of this node."""
+        before = self.cartography.ring
+        if before is None:
+            return
+        old, new = ({each.address for each in ring.residents} for ring in (before, after))
+        for address in new - old:
+            Event.NODE_ENTERED.tell(log, "%s is in the ring map: %d nodes", address, len(new))
+        for address in old - new:
+            Event.NODE_GONE.tell(log, "%s is not in the ring map any more: %d nodes", address, len(new))
+        for entry in set(after.of(self.resident.life)) - set(before.of(self.resident.life)):
+            residents = map(after.resident, entry.chain)
+            chain = " ".join(str(each.address) for each in residents if each is not None)
+            Event.ARC_CHANGED.tell(log, "%s epoch %d: %s", entry.arc, entry.epoch, chain)
 
     async def _keep_short(self) -> None:
         """Forget operations that nobody tries again."""

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from node.chain.cartography import Cartography, Register
 from node.chain.ring_map import Life
-from node.errors import RingError
+from node.errors import NoQuorum, RingError
+from node.events import Event
 from node.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Lease:
         self._clock = clock
         self._life = life
         self._until = float("-inf")
+        self._has_quorum = True
         self._used_at = clock()
         self._wanted = asyncio.Event()
         self._renewed = asyncio.Event()
@@ -48,10 +50,14 @@ class Lease:
         """Whether it holds at this moment."""
         return self._clock() < self._until
 
+    def use(self) -> bool:
+        """Use it, so that it is kept up; whether it holds at this moment."""
+        self._used_at = self._clock()
+        return self.holds()
+
     async def obtain(self) -> None:
         """Use it; if it does not hold, wait until the keepers were asked. Look at `holds` afterwards."""
-        self._used_at = self._clock()
-        if not self.holds():
+        if not self.use():
             renewed = self._renewed
             self._wanted.set()
             try:
@@ -89,5 +95,16 @@ class Lease:
                 await self._cartography.current()
             else:
                 self._until = until
+            self._note_quorum(None)
+        except NoQuorum as error:
+            self._note_quorum(error)
         except RingError as error:
             log.debug("no lease: %s", error)
+
+    def _note_quorum(self, lack: NoQuorum | None) -> None:
+        """Tell when most keepers are out of reach, and when they are there again."""
+        if lack is not None and self._has_quorum:
+            Event.QUORUM_LOST.tell(log, "%s", lack)
+        elif lack is None and not self._has_quorum:
+            Event.QUORUM_REGAINED.tell(log, "most keepers of the ring map answer again")
+        self._has_quorum = lack is None

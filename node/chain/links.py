@@ -69,7 +69,7 @@ class Links:
         missing = await replica.commands_after(linked.position)  # all: only together they are what the history says
         first = Append(replica.arc, epoch, replica.life, linked.position, missing)
         sent = max(first.last, replica.stable)
-        under_way = {asyncio.ensure_future(self._send(replica, to, first))}
+        under_way = {self._sending(replica, to, first)}
         try:
             while _lasts(replica, epoch):
                 failed = _first_failure(under_way)
@@ -77,29 +77,26 @@ class Links:
                     raise failed
                 under_way = {task for task in under_way if not task.done()}
                 if len(under_way) >= DEPTH or replica.position <= sent:
-                    await self._something_happens(replica, under_way)
+                    await replica.changes()
                     continue
                 commands = await replica.commands_after(sent, self._settings.chunk)
                 message = Append(replica.arc, epoch, replica.life, sent, commands)
-                under_way.add(asyncio.ensure_future(self._send(replica, to, message)))
+                under_way.add(self._sending(replica, to, message))
                 sent = commands[-1].version
         finally:
             for task in under_way:
                 task.cancel()
+
+    def _sending(self, replica: Replica, to: Address, message: Append) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._send(replica, to, message))
+        task.add_done_callback(lambda _: replica.stir())
+        return task
 
     async def _send(self, replica: Replica, to: Address, message: Append) -> None:
         await APPEND.ask(self._transport, to, message, deadline=self._settings.call)
         if _lasts(replica, message.epoch):
             replica.hindered(None)
             replica.make_stable(min(message.last, replica.position))
-
-    @staticmethod
-    async def _something_happens(replica: Replica, under_way: set[asyncio.Task[None]]) -> None:
-        changed = asyncio.ensure_future(replica.changes())
-        try:
-            await asyncio.wait({changed, *under_way}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            changed.cancel()
 
 
 def _lasts(replica: Replica, epoch: int) -> bool:

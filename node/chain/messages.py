@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from node.chain.ring_map import Entry, Life
 from node.codec import Message
-from node.data import Scan, Scanned, Stored, Version
+from node.data import Scan, Scanned, Version
 from node.identifiers import Arc, Identifier
 from node.register.messages import Record
 from node.store.interface import Cursor
@@ -25,7 +25,7 @@ MARK = 8
 
 def cover(positions: Iterable[Identifier]) -> Cover:
     """The cover of keys at these positions."""
-    return b"".join(position.packed[:MARK] for position in positions)
+    return b"".join([position.packed[:MARK] for position in positions])
 
 
 def marks(covers: Cover) -> frozenset[bytes]:
@@ -259,8 +259,8 @@ class Digest(Message, frozen=True):
 
 
 WRITE: Method[Write, Written] = Method("chain.write", Write, Written)
-READ: Method[Read, tuple[Stored | None, ...]] = Method("chain.read", Read, tuple[Stored | None, ...])
-"""As many of these, in their order, as fit into a message, at least one."""
+READ: Method[Read, tuple[bytes | None, ...]] = Method("chain.read", Read, tuple[bytes | None, ...])
+"""As many of these, packed `Stored`, in their order, as fit into a message, at least one."""
 SCAN: Method[Scan, Scanned] = Method("chain.scan", Scan, Scanned)
 CHART: Method[int, Record] = Method("chain.chart", int, Record)
 """The ring map, newer than this revision if there is a newer one."""

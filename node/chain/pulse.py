@@ -10,6 +10,7 @@ from node.chain.cartography import Cartography
 from node.chain.messages import ALIVE, Sign
 from node.chain.ring_map import Life, Resident
 from node.errors import RingError, StoreFull
+from node.events import Event
 from node.settings import Settings
 from node.transport import Transport
 
@@ -51,11 +52,15 @@ class Pulse:
             except StoreFull as error:
                 log.debug("a newer map was not noted: %s", error)
         if sign.life == life:
+            if not self.seems_alive(life):
+                Event.NODE_ANSWERS.tell(log, "%s answers again", resident.address)
             self._missed.pop(life, None)
             self._silent_since.pop(life, None)
         else:
             self._missed[life] = self._missed.get(life, 0) + 1
             self._silent_since.setdefault(life, began)
+            if self._missed[life] == MISSES:
+                Event.NODE_SILENT.tell(log, "%s does not answer: others do its work", resident.address)
 
     @property
     def doubts(self) -> bool:

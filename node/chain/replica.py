@@ -15,6 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
@@ -35,6 +36,9 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 WINDOW = 4 * MIB
 """Bytes of commands under way down the chain beyond which the head takes no more."""
+
+FOREVER: Version = (1 << 63, 0)
+"""After all versions."""
 
 OVERHEAD = 64
 """What a command costs beside keys and values, in bytes."""
@@ -96,6 +100,9 @@ class Replica:
         """Log that only the rest of the chain may still need."""
         self.recent = Recent([(state.arc, self.position)])
         self._changed = asyncio.Event()
+        self._confirming: list[tuple[Version, int, asyncio.Future[None]]] = []
+        """Who waits for which version to be confirmed, as a heap; the tickets keep those of one version in order."""
+        self._tickets = count()
         self._writing = False
         self.trouble: RingError | None = None
         """Why the link to the next one does not work, while it does not."""
@@ -139,7 +146,8 @@ class Replica:
     def become(self, state: ReplicaState) -> None:
         """Another epoch, or sealed."""
         self.state = state
-        self._notify()
+        self._decide()
+        self.stir()
 
     def remembers(self, operation: Operation) -> Logged | None:
         """The last command of the operation's slot."""
@@ -237,7 +245,7 @@ class Replica:
                     if not done.done():
                         done.set_result(None)
         self._writing = False
-        self._notify()
+        self.stir()
 
     def _batch(self, group: list[tuple[int, Command]]) -> Batch:
         batch = Batch()
@@ -271,14 +279,14 @@ class Replica:
                 self._answered[slot] = number
             names = _names(command)
             for name in names:
-                if name in self._latest and self._latest[name][0] == command.version:
+                if (latest := self._latest.get(name)) is not None and latest[0] == command.version:
                     del self._latest[name]
             for watch in self.watches:
                 watch.written |= dict.fromkeys(names)
         self.position = group[-1][1].version
         if self.is_tail:
             self.make_stable(self.position)
-        self._notify()
+        self.stir()
 
     def _logged(self, command: Command) -> Logged:
         names = () if self.is_tail else _names(command)  # nobody after the tail will need the command again
@@ -293,7 +301,7 @@ class Replica:
         self._latest = {}
         self._sessions = {slot: self._log[n] for slot, n in self._answered.items()}
         self.ordered = self.position
-        self._notify()
+        self.stir()
 
     # -- how far it goes ---------------------------------------------------------------------------------------------
 
@@ -305,13 +313,22 @@ class Replica:
                 confirmed = self._unconfirmed.popleft().version
                 self._under_way.pop(confirmed, None)
                 self._under_way_size -= self._sizes.pop(confirmed, 0)
-            self._notify()
+            self._decide(version)
+            self.stir()
+
+    def _decide(self, upto: Version = FOREVER) -> None:
+        """Have those look again who wait for versions up to this one to be confirmed."""
+        while self._confirming and self._confirming[0][0] <= upto:
+            _, _, decided = heappop(self._confirming)
+            if not decided.done():
+                decided.set_result(None)
 
     def hindered(self, error: RingError | None) -> None:
         """The link to the next one does not work, or works again."""
         if error is not self.trouble:
             self.trouble = error
-            self._notify()
+            self._decide()
+            self.stir()
 
     async def confirmed(self, version: Version) -> None:
         """Wait until the whole rest of the chain has everything up to `version`, or this replica does not follow.
@@ -319,12 +336,14 @@ class Replica:
         Raises StoreFull once a disk further down is full, NotServing when the replica stands for nothing any more.
         """
 
-        def decided() -> bool:
-            return self.stable >= version or not self.follows or isinstance(self.trouble, StoreFull)
-
-        await self.reached(decided)
-        if self.stable < version and isinstance(self.trouble, StoreFull):
-            raise self.trouble
+        while self.stable < version and self.follows:
+            if isinstance(self.trouble, StoreFull):
+                raise self.trouble
+            decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            heappush(self._confirming, (version, next(self._tickets), decided))
+            await decided
+        if self.stable < version and self.gone:
+            raise NotServing(f"{self.arc} has changed hands: try again")
 
     async def reached(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition on this replica holds; it is looked at after every change. Raises NotServing when the
@@ -341,9 +360,11 @@ class Replica:
     def end(self) -> None:
         """It was split, merged or retired: who waits for it is told."""
         self.gone = True
-        self._notify()
+        self._decide()
+        self.stir()
 
-    def _notify(self) -> None:
+    def stir(self) -> None:
+        """Have all look again who wait for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -428,8 +449,8 @@ def _command(logged: Logged, bodies: Mapping[Name, bytes | None], last: Mapping[
 
 
 def _names(command: Command) -> tuple[Name, ...]:
-    return tuple((change.position, change.key) for change in command.changes)
+    return tuple([(change.position, change.key) for change in command.changes])
 
 
 def _size(command: Command) -> int:
-    return OVERHEAD + sum(len(change.key) + len(change.body or b"") for change in command.changes)
+    return OVERHEAD + sum([len(change.key) + len(change.body or b"") for change in command.changes])

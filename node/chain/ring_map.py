@@ -69,7 +69,7 @@ class Policy(Message, frozen=True):
     siblings: bool = False
 
 
-class RingMap(Message, frozen=True, dict=True):
+class RingMap(Message, frozen=True, dict=True, gc=True):
     """The map. `entries` cover the ring without a gap and ascend by the ends of their arcs, `seats` by their ids."""
 
     policy: Policy

@@ -8,14 +8,17 @@ already. What could not be decided within the deadline is said to be unknown.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from node.batches import all_of, portions, side_by_side
 from node.chain.messages import COUNT, READ, SCAN, WRITE, Edit, Operation, Read, Write, Written
 from node.chain.ring_map import Entry, Life, RingMap
+from node.codec import unpack
 from node.data import Scan, Scanned, Stored, Version
 from node.errors import (
     BadValue,
@@ -80,19 +83,28 @@ class Router:
     """The way to the head or the tail of any key's chain; `local` are the chains of the node it starts from, if any."""
 
     def __init__(
-        self, charts: Charts, transport: Transport, settings: Settings, random: Random, local: Chains | None = None
+        self,
+        charts: Charts,
+        transport: Transport,
+        settings: Settings,
+        random: Random,
+        local: Chains | None = None,
+        now: Callable[[], float] | None = None,
     ) -> None:
+        """`now`: the time by which deadlines are kept, in seconds; that of the running loop if it is left out. With it
+        an operation may be begun on a thread that has no loop, on which it is done if it succeeds at once."""
         self._charts = charts
         self._life = local.replicas.life if local is not None else None
         self._transport = transport
         self._settings = settings
         self._random = random
         self._client = random.randbytes(16)
-        self._numbers: list[int] = []
-        """The last number used in each slot."""
-        self._free: list[int] = []
+        self._now = now or (lambda: asyncio.get_running_loop().time())
+        self._slots = count()
+        self._free: deque[tuple[int, int]] = deque()
+        """Slots that no operation is in, and the last number used in each."""
         chains = local
-        self._reads: Errand[bytes, Read, tuple[Stored | None, ...]] = Errand(
+        self._reads: Errand[bytes, Read, tuple[bytes | None, ...]] = Errand(
             READ, _read, lambda entry: entry.tail, chains.read if chains else None, _unread
         )
         self._writes: Errand[Edit, Write, Written] = Errand(
@@ -150,13 +162,13 @@ class Router:
 
     async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Stored | None]:
         """The records of keys. Raises as `get` does."""
-        named = [(Identifier.of_key(key), key) for key in dict.fromkeys(keys)]
+        named = ((Identifier.of_key(key), key) for key in dict.fromkeys(keys))
         found: dict[bytes, Stored | None] = {}
 
         async def read(part: Sequence[Placed[bytes]]) -> None:
             found.update(await self._read(part))
 
-        await side_by_side(read, self._portions(named, len), SIDE_BY_SIDE)
+        await side_by_side(read, portions(named, lambda each: len(each[1]), self._arc_of), SIDE_BY_SIDE)
         return found
 
     async def put_many(self, pairs: Iterable[tuple[bytes, bytes]], expires: int = 0) -> None:
@@ -170,7 +182,7 @@ class Router:
         return await self._write_many([Edit(key, None) for key in dict.fromkeys(keys)])
 
     async def _write_many(self, edits: Sequence[Edit]) -> int:
-        placed = [(Identifier.of_key(edit.key), edit) for edit in edits]
+        placed = ((Identifier.of_key(edit.key), edit) for edit in edits)
         done = gone = 0
 
         async def write(part: Sequence[Placed[Edit]]) -> None:
@@ -180,7 +192,7 @@ class Router:
             done += len(part)
 
         try:
-            await side_by_side(write, self._portions(placed, _size), SIDE_BY_SIDE)
+            await side_by_side(write, portions(placed, _size, self._arc_of), SIDE_BY_SIDE)
         except RingError as error:
             if len(edits) == 1:
                 raise
@@ -189,21 +201,10 @@ class Router:
             ) from None
         return gone
 
-    def _portions(self, placed: Iterable[Placed[T]], size_of: Callable[[T], int]) -> list[list[Placed[T]]]:
-        """Apart by arc, as far as the map is known, and by size."""
-        groups = self._grouped(list(placed))
-        return [portion for group in groups for portion in portions(group, lambda each: size_of(each[1]))]
-
-    def _grouped(self, placed: Sequence[Placed[T]]) -> list[list[Placed[T]]]:
-        """Apart by arc."""
+    def _arc_of(self, placed: Placed[object]) -> int:
+        """The number of the arc something is in, as far as the map is known."""
         ring = self._charts.ring
-        if ring is None or len(placed) < 2:
-            return [list(placed)] if placed else []
-        groups: dict[int, list[Placed[T]]] = {}
-        number = ring.number_at
-        for each in placed:
-            groups.setdefault(number(each[0]), []).append(each)
-        return list(groups.values())
+        return ring.number_at(placed[0]) if ring is not None else 0
 
     # -- arcs --------------------------------------------------------------------------------------------------------
 
@@ -251,22 +252,21 @@ class Router:
     async def _read(self, placed: Sequence[Placed[bytes]]) -> dict[bytes, Stored | None]:
         found: dict[bytes, Stored | None] = {}
         for asked, answer in await self._run(self._reads, placed):
-            found.update(zip((key for _, key in asked), answer, strict=False))
+            for (_, key), body in zip(asked, answer, strict=False):
+                found[key] = unpack(Stored, body) if body is not None else None
         return found
 
     async def _write(self, placed: Sequence[Placed[Edit]]) -> list[Written]:
         """One operation; an answer for each part that it had to be taken apart into."""
-        slot = self._free.pop() if self._free else self._new_slot()
-        self._numbers[slot] += 1
-        operation = Operation(self._client, slot, self._numbers[slot])
+        try:
+            slot, last = self._free.pop()  # one step, as other threads do it too
+        except IndexError:
+            slot, last = next(self._slots), 0
+        operation = Operation(self._client, slot, last + 1)
         try:
             return [written for _, written in await self._run(self._writes, placed, operation)]
         finally:
-            self._free.append(slot)
-
-    def _new_slot(self) -> int:
-        self._numbers.append(0)
-        return len(self._numbers) - 1
+            self._free.append((slot, operation.number))
 
     async def _run(
         self,
@@ -277,16 +277,16 @@ class Router:
     ) -> list[tuple[Sequence[Placed[T]], A]]:
         """Ask until all is answered, or the deadline is over: raises what it was that lacked. The answers, each with
         the things it is about."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.operation
+        deadline = self._now() + self._settings.operation
         answers: list[tuple[Sequence[Placed[T]], A]] = []
         attempt = 0
         while placed:
-            if attempt and len(placed) > 1 and len(groups := self._grouped(placed)) > 1:
+            if attempt and len({self._arc_of(each) for each in placed}) > 1:
+                groups = portions(placed, lambda _: 0, self._arc_of)
                 apart = await all_of(self._run(errand, group, more, unknown) for group in groups)
                 return answers + [answer for part in apart for answer in part]
             try:
-                answer = await self._ask(errand, placed, more, deadline - loop.time())
+                answer = await self._ask(errand, placed, more, deadline - self._now())
                 answers.append((placed, answer))
                 placed = errand.rest(placed, answer)
                 continue
@@ -298,10 +298,11 @@ class Router:
                 if unknown is not None:
                     raise unknown from None
                 raise
-            blind = await self._read_map(deadline - loop.time())
+            await asyncio.sleep(0)  # what was begun on a thread goes on on the loop
+            blind = await self._read_map(deadline - self._now())
             attempt += 1
             pause = self._settings.backoff * min(2**attempt, 4) * self._random.uniform(0.5, 1)
-            if loop.time() + pause >= deadline:
+            if self._now() + pause >= deadline:
                 raise self._given_up(attempt, failure, unknown if errand.writes else None, blind)
             await asyncio.sleep(pause)
         return answers
@@ -356,7 +357,7 @@ def _read(placed: Sequence[Placed[bytes]], _: None) -> Read:
     return Read(tuple(key for _, key in placed))
 
 
-def _unread(asked: Sequence[Placed[bytes]], got: Sequence[Stored | None]) -> Sequence[Placed[bytes]]:
+def _unread(asked: Sequence[Placed[bytes]], got: Sequence[bytes | None]) -> Sequence[Placed[bytes]]:
     """What did not fit into the answer."""
     if not got:
         raise BadValue("an empty answer came: the nodes of this ring run different versions?")
@@ -371,5 +372,6 @@ def _nothing(placed: object, answer: object) -> tuple[()]:
     return ()
 
 
-def _size(edit: Edit) -> int:
+def _size(placed: Placed[Edit]) -> int:
+    edit = placed[1]
     return len(edit.key) + len(edit.value or b"")

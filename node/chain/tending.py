@@ -21,6 +21,7 @@ from node.chain.pulse import Pulse
 from node.chain.replicas import Replicas
 from node.chain.ring_map import Entry, Life, RingMap
 from node.errors import Conflict, RingError
+from node.events import Event
 from node.identifiers import Arc
 from node.register.messages import Keeper
 from node.settings import Settings
@@ -167,6 +168,7 @@ class Tending:
         copy = Destination(self._replicas, self._transport, self._settings, arc, resident.life, resident.address)
         await copy.copy()
         await self._changer.rechain(arc, copy)
+        Event.ARC_COPIED.tell(log, "%s from %s", arc, resident.address)
 
     # -- the rest ------------------------------------------------------------------------------------------------------
 
@@ -215,7 +217,9 @@ class Tending:
             if after == self._life and self._pulse.silent_for(life) > self._settings.evict:
                 resident = ring.resident(life)
                 address = resident.address if resident is not None else life.hex()
-                log.warning("%s has been silent for %s s: doing without it", address, self._settings.evict)
+                Event.EVICTING.tell(
+                    log, "%s has been silent for %s s: others take its place", address, self._settings.evict
+                )
                 await self._attempt(self._part(life))
                 return
 

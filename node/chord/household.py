@@ -23,6 +23,7 @@ from node.chord.placement import bisect_widest
 from node.chord.residence import Residence
 from node.codec import Address, Contact
 from node.errors import IdTaken, NotAMember, NotGranted, OutcomeUnknown, RingError, Unavailable, Unreachable
+from node.events import Event
 from node.identifiers import BITS, RING, Arc, Identifier
 from node.settings import Settings
 from node.tasks import Tasks
@@ -194,7 +195,7 @@ class Household:
         if twin is None or not await self.neighbours.answers(twin):
             member.twin = None
             return False
-        log.warning("%s has the same id as %s: moving to another place", member.me, twin)
+        Event.MEMBER_MOVES.tell(log, "%s has the same id as %s: moving to another place", member.me, twin)
         for task in self._rounds.pop(member.me.id):
             task.cancel()
         del self.residence.members[member.me.id]

@@ -33,6 +33,7 @@ from node.chord.placement import Grants
 from node.chord.state import MemberState
 from node.codec import Contact
 from node.errors import IdTaken, NotAMember, RingError
+from node.events import Event
 from node.identifiers import BITS, Arc, Identifier, between
 
 log = logging.getLogger(__name__)
@@ -371,8 +372,10 @@ class Member:
             self.on_change()
 
     def _bury(self, dead: Contact) -> None:
-        log.info("%s: %s is dead", self.me, dead)
-        if dead.id not in self._departed:
+        if dead.id in self._departed:
+            Event.MEMBER_LEFT.tell(log, "%s has left, %s goes on without it", dead, self.me)
+        else:
+            Event.MEMBER_DEAD.tell(log, "%s does not answer %s or those it asked", dead, self.me)
             self.acquaintances.lose(dead)
         self.fingers = self.fingers.without(dead)
         self._become(self.state.dropped(dead))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -62,13 +61,6 @@ class IdType(click.ParamType[Identifier]):
             return Identifier.from_hex(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-
-def log_to_stderr(level: str) -> None:
-    """Logs as one line each on standard error, which is quiet by default."""
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
 
 
 def run(command: click.Command, name: str, arguments: list[str] | None = None) -> int:

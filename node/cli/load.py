@@ -13,9 +13,10 @@ from typing import BinaryIO
 
 import click
 
-from node.cli.arguments import TERMINATED, AddressType, log_to_stderr, run, run_loop
+from node.cli.arguments import TERMINATED, AddressType, run, run_loop
 from node.codec import PORT, Address
 from node.errors import BadUsage, Unreachable
+from node.logs import LogOptions, Logs
 from node.settings import Settings
 
 NODES = 5
@@ -40,7 +41,7 @@ def command(file: Path, node: Address | None, log_level: str) -> int:
     Without --node the ring at localhost:18861 is used; if nothing listens there, a ring of five processes is started
     for the job and taken down afterwards. Exit code 0: every line did what it said; 1: some did not; 2: wrong usage.
     """
-    log_to_stderr(log_level)
+    Logs(LogOptions(log_level))
     try:
         lines = file.open("rb")
     except OSError as error:

@@ -130,6 +130,12 @@ class Servers:
         if code:
             print(f"a server (pid {process.pid}) ended with code {code}, the others go on", file=sys.stderr, flush=True)
 
+    def tell(self, number: int) -> None:
+        """Pass a signal on."""
+        for process in self._processes:
+            if process.returncode is None:
+                process.send_signal(number)
+
     async def _stop(self) -> None:
         """All leave together. Cancelled meanwhile, they end at once."""
         for process in self._processes:

@@ -40,6 +40,7 @@ COMMANDS = {
     "login": ("node.cli.trust:login", "Let this user into a ring with certificates."),
     "token": ("node.cli.trust:token", "Print what lets another machine or user into the ring."),
     "revoke": ("node.cli.trust:revoke", "Trust a host or a client no more."),
+    "certify": ("node.cli.trust:certify", "Give a node of an open ring at rest certificates."),
     "rotate-tokens": ("node.cli.trust:rotate_tokens", "Make all tokens void, and print a new one."),
 }
 """Where each command is, as module:name, and what it does in one line."""

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from node.cli.arguments import IdType, PortType, log_to_stderr, run, run_loop
+from node.cli.arguments import IdType, PortType, run, run_loop
+from node.cli.lifetime import serve, stay
 from node.cli.places import data_home
+from node.cli.settings_file import Configuration, Typed
 from node.codec import PORT, Address
 from node.errors import BadUsage
 from node.identifiers import Identifier
-from node.settings import PROFILES, Settings
+from node.logs import FILES, FORMATS, LEVELS, SIZE
+from node.settings import PROFILES
 
 if TYPE_CHECKING:
-    from node.cli.processes import Servers
     from node.trust.token import Token
 
 
@@ -122,11 +122,26 @@ if TYPE_CHECKING:
     help="All time-outs at once, see node/settings.py. [local]",
 )
 @click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="warning",
-    help="What is logged on standard error. [warning]",
+    "--settings",
+    "settings_file",
+    type=click.Path(path_type=Path, dir_okay=False, resolve_path=True),
+    metavar="FILE",
+    help="A file in TOML with what may change while the node runs; read anew at SIGHUP. What is typed here goes before "
+    "it. [settings.toml in the data directory, if there is one]",
 )
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    help="What is logged. [warning; info in a file]",
+)
+@click.option(
+    "--log-file",
+    type=click.Path(path_type=Path, dir_okay=False, resolve_path=True),
+    metavar="PATH",
+    help=f"Where it is logged; rotated at {SIZE // 10**6} MB, {FILES} files are kept. With --servers each node has its "
+    "own: PATH with the port. [standard error]",
+)
+@click.option("--log-format", type=click.Choice(FORMATS), help="A line of text or an object in JSON. [text]")
 def command(
     first_ip: str | None,
     first_port: int | None,
@@ -148,7 +163,10 @@ def command(
     token: str | None,
     token_file: Path | None,
     profile: str,
-    log_level: str,
+    settings_file: Path | None,
+    log_level: str | None,
+    log_file: Path | None,
+    log_format: str | None,
 ) -> int:
     """Start a node of a ring.
 
@@ -158,7 +176,8 @@ def command(
     When it has joined and serves it prints one line: ready HOST:PORT id=ID; the first node of a ring with certificates
     adds what is to be typed on the next machine. SIGTERM and Ctrl-C make it hand its keys over and leave.
 
-    SIGUSR1 ends it as it is, for a ring of which all nodes are to rest.
+    SIGUSR1 ends it as it is, for a ring of which all nodes are to rest. SIGHUP makes it read its settings anew, see
+    docs/operations.md.
     """
     if port is not None and local_port is not None and port != local_port:
         raise BadUsage(f"two local ports: {local_port} as the third word and --port {port}; give one")
@@ -169,8 +188,7 @@ def command(
         )
     first = None if first_ip is None else Address(first_ip, first_port or PORT)
     if servers is not None:
-        return _several(servers, first, local, data)
-    log_to_stderr(log_level)
+        return _several(servers, first, local, data, log_file)
     from node.remote.node import NodeOptions
     from node.trust.keyring import Keyring
 
@@ -194,11 +212,13 @@ def command(
         secure=secure,
         token=_token(token),
     )
-    code: int = run_loop(lambda: serve(options, Settings.profile(profile)))
+    typed = Typed(directory, profile, settings_file, log_level, log_format, log_file)
+    configuration = Configuration(typed)
+    code: int = run_loop(lambda: serve(options, configuration))
     return code
 
 
-def _several(count: int, first: Address | None, port: int, data: Path | None) -> int:
+def _several(count: int, first: Address | None, port: int, data: Path | None, log_file: Path | None) -> int:
     """Many nodes, each started with the words of this command but where it listens, what it joins and where it is."""
     from node.cli.processes import Servers
 
@@ -209,7 +229,7 @@ def _several(count: int, first: Address | None, port: int, data: Path | None) ->
         raise BadUsage("--id is of one node: leave it out with --servers")
     if context.params["token"] is not None:
         os.environ["RPYCHORD_TOKEN"] = context.params["token"]  # and not on command lines, which everybody can read
-    own = ("first_ip", "first_port", "local_port", "port", "data", "servers", "token")
+    own = ("first_ip", "first_port", "local_port", "port", "data", "servers", "token", "log_file")
     shared: list[str] = []
     for option in context.command.params:
         value = context.params.get(option.name or "")
@@ -220,35 +240,11 @@ def _several(count: int, first: Address | None, port: int, data: Path | None) ->
     def words_of(number: int, first: Address | None) -> list[str]:
         there = [first.host, str(first.port), str(base + number)] if first else ["--port", str(base + number)]
         directory = data / str(base + number) if data is not None else default_directory(base + number)
-        return [*there, "--data", str(directory), *shared]
+        log = log_file and log_file.with_name(f"{log_file.stem}-{base + number}{log_file.suffix}")
+        return [*there, "--data", str(directory), *shared, *(["--log-file", str(log)] if log else [])]
 
-    code: int = run_loop(lambda: _stay(Servers(words_of, count, first)))
+    code: int = run_loop(lambda: stay(Servers(words_of, count, first)))
     return code
-
-
-async def _stay(servers: Servers) -> int:
-    """Until the first signal; a second one ends them at once."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    told: list[int] = []
-
-    def leave(number: int) -> None:
-        told.append(number)
-        task.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leave, number)
-    try:
-        return await servers.run()
-    except asyncio.CancelledError:
-        if not told:
-            raise
-        return 0 if len(told) == 1 else 128 + told[-1]
-
-
-def join_line(address: Address, token: str) -> str:
-    """What makes another machine a node of the ring."""
-    return f"python server.py {address.host} {address.port} --token {token}"
 
 
 def read_token(path: Path) -> str:
@@ -272,51 +268,6 @@ def default_directory(port: int) -> Path:
     if port == 0:
         raise BadUsage("port 0 is another one every time: say with --data where the data is to be kept")
     return data_home() / str(port)
-
-
-async def serve(options: object, settings: Settings) -> int:
-    """Run a node until a signal. The first makes it leave, or rest if it is SIGUSR1; a second one ends it at once."""
-    from node.remote.node import DRAIN, Node, NodeOptions
-
-    assert isinstance(options, NodeOptions)
-    node = Node(options, settings)
-    told, rest = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: int) -> None:
-        if told.is_set():
-            os._exit(128 + number)
-        told.set()
-        if number == signal.SIGUSR1:
-            rest.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        loop.add_signal_handler(number, on_signal, number)
-    starting = loop.create_task(node.start())
-    leaving = loop.create_task(told.wait())
-    await asyncio.wait({starting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.wait({starting})
-        return 0
-    starting.result()
-    print(f"ready {node.address} id={node.id.hex}", flush=True)
-    if node.invitation:
-        print(f"Type this on the next machine, within {settings.token / 3600:g} hours; `ring token` makes more:")
-        print(join_line(node.address, node.invitation), flush=True)
-    failing = loop.create_task(node.stopped())
-    asked = loop.create_task(node.told_to_leave())
-    await asyncio.wait({leaving, failing, asked}, return_when=asyncio.FIRST_COMPLETED)
-    if failing.done():
-        await node.close()
-        failing.result()
-    for waiting in (failing, asked):
-        waiting.cancel()
-    if rest.is_set():
-        await node.close(drain=DRAIN)
-    else:
-        await node.leave()
-    return 0
 
 
 def main() -> int:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from node.cli.arguments import AddressType, run_loop
-from node.cli.serve import default_directory, join_line, read_token
+from node.cli.lifetime import join_line
+from node.cli.serve import default_directory, read_token
 from node.codec import PORT, Address
 from node.errors import BadUsage
 from node.settings import Settings
+
+if TYPE_CHECKING:
+    from node.trust.certificates import Authority
 
 with_data = click.option(
     "--data",
@@ -83,6 +87,61 @@ def rotate_tokens(data: Path | None) -> int:
     address, made = ask(data, "make_token", "node", 1, Settings().token)
     print(join_line(address, made))
     return 0
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Data directory of a node that rests.",
+)
+@click.option(
+    "--authority",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Data directory of a node that has been certified, or a copy of its `trust`. [another authority is made]",
+)
+def certify(data: Path | None, authority: Path | None) -> int:
+    """Give certificates to a node of an open ring, all of which is at rest.
+
+    To be done for every node of the ring before any is started again: for the first one without --authority, for the
+    others with what that one got.
+    """
+    from node.store.directory import Directory
+    from node.trust.certificates import Authority
+    from node.trust.guard import vouch
+    from node.trust.keyring import Keyring
+
+    directory = data or default_directory(PORT)
+    keyring = Keyring(directory)
+    if keyring.exists:
+        raise BadUsage(f"{keyring.path} makes this a node of a ring with certificates already")
+    if not Directory.is_one(directory):
+        raise BadUsage(f"no node keeps its data in {directory}: give --data")
+    held = Directory(directory)
+    try:
+        vouch(keyring, _authority_of(authority) if authority else Authority.new(), Settings())
+    finally:
+        held.close()
+    print(f"{directory} is of a ring with certificates now")
+    if authority is None:
+        print(
+            f"For every other node of its ring: ring certify --authority {keyring.path} (or a copy of that directory)"
+        )
+    return 0
+
+
+def _authority_of(directory: Path) -> Authority:
+    from node.trust.certificates import Authority
+    from node.trust.keyring import AUTHORITY_KEY, Keyring
+
+    below = directory if (directory / AUTHORITY_KEY).exists() else Keyring(directory).path
+    try:
+        return Authority.load((below / AUTHORITY_KEY).read_bytes())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged"
+        raise BadUsage(f"cannot read the authority in {below}: {reason}") from None
 
 
 def ask(data: Path | None, method: str, *arguments: Any) -> tuple[Address, Any]:

@@ -17,21 +17,40 @@ class Background:
     """One loop, used from any thread but its own."""
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self.loop = _new_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="ring", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What the work comes to. Whoever is interrupted while waiting takes it back."""
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise BadUsage("a Ring is not used in its own callbacks: use the AsyncRing there, or another thread")
+        self._check(work)
         waiting = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return waiting.result()
         except BaseException:
             waiting.cancel()
             raise
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> T:
+        """As `run`, but begun on the calling thread; if it is done without ever waiting on the loop, it is quicker."""
+        self._check(work)
+        try:
+            work.send(None)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        return self.run(work)
+
+    def _check(self, work: Coroutine[Any, Any, object]) -> None:
+        wrong = ""
+        if threading.get_ident() == self._thread.ident:
+            wrong = "a Ring is not used in its own callbacks: use the AsyncRing there, or another thread"
+        if os.getpid() != self._process:
+            wrong = "a Ring is not used in another process than it was connected in: connect anew after a fork"
+        if wrong:
+            work.close()
+            raise BadUsage(wrong)
 
 
 _lock = threading.Lock()

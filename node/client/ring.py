@@ -24,6 +24,7 @@ from node.client.watching import Watch
 from node.codec import Address, parse_address, unpack
 from node.data import Operations, Version
 from node.errors import BadUsage, BadValue, NotAMember, RingError, Unavailable
+from node.remote.line import Lines
 from node.remote.pool import Pool
 from node.replication.messages import HELLO, Hello
 from node.settings import Settings
@@ -44,9 +45,16 @@ class AsyncRing:
     """One ring. Use it in the loop it was connected in; any number of operations at a time."""
 
     def __init__(
-        self, name: bytes, operations: Operations, atlas: Atlas | None, session: Session, pool: Pool, settings: Settings
+        self,
+        name: bytes,
+        operations: Operations,
+        atlas: Atlas | None,
+        session: Session,
+        pool: Pool,
+        settings: Settings,
+        lines: Lines | None = None,
     ) -> None:
-        """Made by `connect`. `atlas`: the map, of a chain ring."""
+        """Made by `connect`. `atlas`: the map, of a chain ring. `lines`: where threads may begin operations."""
         self.id = name.hex()
         """Of the ring: another one has another."""
         self._operations = operations
@@ -54,6 +62,7 @@ class AsyncRing:
         self._session = session
         self._pool = pool
         self._settings = settings
+        self._lines = lines
 
     @classmethod
     async def connect(cls, *nodes: str | Address, timeout: float = TIMEOUT, profile: str = "local") -> AsyncRing:
@@ -78,7 +87,9 @@ class AsyncRing:
 
             return cls(hello.ring, Guest(seeds, pool, settings), None, session, pool, settings)
         atlas = Atlas(hello.record, seeds, pool, settings)
-        return cls(hello.ring, Router(atlas, pool, settings, random.Random()), atlas, session, pool, settings)
+        lines = Lines(pool, settings, tls)
+        router = Router(atlas, lines, settings, random.Random(), now=time.monotonic)
+        return cls(hello.ring, router, atlas, session, pool, settings, lines)
 
     async def __aenter__(self) -> AsyncRing:
         return self
@@ -91,7 +102,14 @@ class AsyncRing:
     async def close(self) -> None:
         """End all connections; operations under way fail."""
         self._session.close()
+        if self._lines is not None:
+            self._lines.close()
         await self._pool.close()
+
+    @property
+    def may_begin_on_threads(self) -> bool:
+        """Whether operations on one key can be begun without the loop, see `Background.begin`."""
+        return self._lines is not None
 
     # -- one key -----------------------------------------------------------------------------------------------------
 

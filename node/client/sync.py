@@ -30,6 +30,7 @@ class Ring:
         """Made by `connect`."""
         self._ring = ring
         self._run = background().run
+        self._begin = background().begin if ring.may_begin_on_threads else self._run
 
     @classmethod
     def connect(cls, *nodes: str | Address, timeout: float = TIMEOUT, profile: str = "local") -> Ring:
@@ -75,27 +76,27 @@ class Ring:
 
     def get(self, key: Key, default: Any = None) -> Any:
         """The value of a key, or `default`."""
-        return self._run(self._ring.get(key, default))
+        return self._begin(self._ring.get(key, default))
 
     def get_versioned(self, key: Key) -> tuple[Any, Version] | None:
         """The value and version of a key, None if it has none."""
-        return self._run(self._ring.get_versioned(key))
+        return self._begin(self._ring.get_versioned(key))
 
     def put(self, key: Key, value: Any, *, ttl: float | None = None) -> Version:
         """Store a value, with `ttl` for so many seconds; its version."""
-        return self._run(self._ring.put(key, value, ttl=ttl))
+        return self._begin(self._ring.put(key, value, ttl=ttl))
 
     def put_if(self, key: Key, value: Any, version: Version | None, *, ttl: float | None = None) -> Version:
         """Store a value only if the key has this version, None: only if it is absent."""
-        return self._run(self._ring.put_if(key, value, version, ttl=ttl))
+        return self._begin(self._ring.put_if(key, value, version, ttl=ttl))
 
     def delete(self, key: Key) -> bool:
         """Remove a key; whether it was there."""
-        return self._run(self._ring.delete(key))
+        return self._begin(self._ring.delete(key))
 
     def increment(self, key: Key, amount: int | float = 1) -> int | float:
         """Add to a number, 0 if the key is absent; what it came to."""
-        return self._run(self._ring.increment(key, amount))
+        return self._begin(self._ring.increment(key, amount))
 
     # -- many keys ---------------------------------------------------------------------------------------------------
 

@@ -6,14 +6,14 @@ Every mistake is one line that names the file and the entry.
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
+from node import toml
 from node.errors import BadUsage
+from node.toml import Strict
 
 FILE = "hosts.toml"
 VARIABLE = "RPYCHORD_HOSTS"
@@ -22,10 +22,6 @@ Text = Annotated[str, Meta(min_length=1)]
 Host = Annotated[str, Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z._:-]*$")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Directory = Annotated[str, Meta(pattern=r"^(~/|/).*[^/]$")]
-
-
-class Strict(Struct, frozen=True, forbid_unknown_fields=True):
-    """Refuses entries it does not know."""
 
 
 class Ssh(Strict, frozen=True):
@@ -51,7 +47,8 @@ class Ring(Strict, frozen=True):
     port: Port = 18861
     members: Annotated[int, Meta(ge=1, le=1024)] = 1
     profile: Literal["local", "lan", "wan"] = "local"
-    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    log_level: Literal["debug", "info", "warning", "error"] | None = None
+    log_format: Literal["text", "json"] | None = None
 
 
 class Place(Strict, frozen=True):
@@ -86,34 +83,17 @@ def read(beside: Path) -> Inventory:
     named = os.environ.get(VARIABLE)
     path = Path(named).expanduser() if named else beside / FILE
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
+        text = toml.read_text(path)
+    except FileNotFoundError as error:
         example = "" if named else ": copy hosts.example.toml there and name your hosts in it"
         raise BadUsage(f"cannot read {path}: {error.strerror}{example}") from None
-    except UnicodeDecodeError as error:
-        raise BadUsage(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
     return parsed(text, str(path))
 
 
 def parsed(text: str, name: str) -> Inventory:
     """What a file of this name with this text says. Raises BadUsage."""
-    try:
-        inventory = msgspec.toml.decode(text, type=Inventory)
-    except msgspec.ValidationError as error:
-        raise BadUsage(f"{name}: {_in_words(str(error))}") from None
-    except (tomllib.TOMLDecodeError, msgspec.DecodeError) as error:
-        raise BadUsage(f"{name} is not TOML: {error}") from None
+    inventory = toml.parsed(text, name, Inventory)
     twice = sorted({host for host in inventory.hosts if inventory.hosts.count(host) > 1})
     if twice:
         raise BadUsage(f"{name}: {', '.join(twice)} stands there twice: name each host once, as first or in others")
     return inventory
-
-
-def _in_words(message: str) -> str:
-    """msgspec's sentence without its quotation of our regular expressions."""
-    what, _, where = message.partition(" - at ")
-    at = where.strip("`").removeprefix("$").removeprefix(".") or "the top level"
-    if "matching regex" in what:
-        kind = "a directory from ~/ or /" if "directory" in at else "a host name or address, without user or port"
-        what = f"Expected {kind}"
-    return f"{at}: {what.replace('`', '')[:1].lower()}{what.replace('`', '')[1:]}"

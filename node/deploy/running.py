@@ -110,7 +110,8 @@ def _words(host: RemoteHost, inventory: Inventory) -> list[str]:
     """What every node is told."""
     ring = inventory.ring
     words = ["--listen", host.address, "--members", str(ring.members), "--profile", ring.profile]
-    return [*words, "--log-level", ring.log_level]
+    logged = {"--log-level": ring.log_level, "--log-format": ring.log_format}
+    return words + [word for name, value in logged.items() if value is not None for word in (name, value)]
 
 
 def await_whole(host: RemoteHost, running: Sequence[str], *, replicas: bool) -> str:

@@ -15,6 +15,7 @@ from node.chord.household import Household
 from node.codec import Address, Contact, pack, unpack
 from node.data import Scan, Scanned, Stored, Traffic, Verified, Version
 from node.errors import BadValue, Moved, Overloaded, RingError, StoreFull, Unavailable
+from node.events import Event
 from node.eventual import messages as m
 from node.eventual.agreed_time import MICROS, AgreedTime
 from node.eventual.cells import Cell, Context, joined, living
@@ -91,8 +92,8 @@ class Commons(Limited):
         time = AgreedTime(wall, settings.max_future)
         note = await store.read_note(LIVED)
         if note is not None and time.own() - unpack(int, note) > settings.grace * MICROS:
-            log.warning(
-                "away for longer than %g s, in which what is here may have been deleted: empty now", settings.grace
+            Event.EMPTIED.tell(
+                log, "away for longer than %g s, in which what is here may have been deleted: empty now", settings.grace
             )
             batch = Batch()
             batch.delete_arc(EVERYTHING)

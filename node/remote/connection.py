@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 from rpyc.core import brine, consts, protocol
 
 from node.errors import BadUsage, BadValue, NotARing, NotTrusted, OutcomeUnknown, RingError, Unreachable
-from node.remote.exposure import Exposed, Exposure
+from node.remote import relay
+from node.remote.calls import Calls
+from node.remote.exposure import ROOT, Exposed, Exposure
 from node.remote.framing import Garbage, TooLarge
 from node.remote.plain import WHAT_TO_SEND, first_of_pair, read
 from node.remote.translation import dumped, internal, not_plain, translated
@@ -29,9 +31,12 @@ Gate = Callable[[Any], tuple[Party, Exposure]]
 """Of a certificate that a peer has proved, as `ssl` tells it: who that is and what it may reach. Raises NotTrusted."""
 PAIR, FOUR = brine.TAG_TUP2, brine.TAG_TUP4
 VALUE, TUPLE = brine.IMM_INTS[consts.LABEL_VALUE], brine.IMM_INTS[consts.LABEL_TUPLE]
-NO_KEYWORDS = brine.dump((consts.LABEL_VALUE, ()))
+RELAYS = (consts.LABEL_LOCAL_REF, ROOT)
+"""How a node refers to its root."""
 PLAIN = frozenset((bytes, str, int, float, bool, tuple, type(None)))
 MAX_PING = 64 * 1024
+MARGIN = 16
+"""Bytes of a message beside what is asked or answered, at most."""
 CLOSED_OFF = {
     "allow_safe_attrs": False,
     "allow_exposed_attrs": False,
@@ -63,7 +68,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         self.distrust = ""
         """Why the peer was not let through the gate."""
         self._loop = asyncio.get_running_loop()
-        self._pending: dict[int, tuple[asyncio.Future[Any], int]] = {}
+        self._calls = Calls(lambda: self.peer)
         self._working: set[asyncio.Task[None]] = set()
         self._heads: dict[str, bytes] = {}
         self._peer_root: Any = None
@@ -91,7 +96,13 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         return payload.startswith(REQUEST)
 
     def take(self, payload: bytes) -> None:
-        self._dispatch(payload)
+        if (answer := relay.replied(payload)) is not None:
+            seq, content = answer
+            self._calls.answered(seq, (consts.LABEL_VALUE, content))
+        elif (request := relay.requested(payload)) is not None:
+            self._work(request[0], self._handle_callattr, self._exposure.root, relay.NAME, request[1:])
+        else:
+            self._dispatch(payload)
 
     def refuse(self, skipped: TooLarge) -> None:
         """Say to the caller of a skipped request, or to our own of a skipped answer, that it was too large."""
@@ -100,16 +111,11 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         if skipped.head[:1] == REQUEST:
             self._reply_error(seq, BadValue(f"the request is {limit}: send less at a time"))
         else:
-            self._resolve(seq, RingError(f"the answer of {self.peer} is {limit}: ask for less at a time"), None)
+            self._calls.failed(seq, RingError(f"the answer of {self.peer} is {limit}: ask for less at a time"))
 
     def lost(self, reason: str) -> None:
         """The connection has ended: calls that wait for an answer fail. Requests in work run to their end."""
-        pending, self._pending = self._pending, {}
-        for future, ticket in pending.values():
-            if not future.done():
-                never_sent = ticket > self.wire.sent
-                kind = Unreachable if never_sent else OutcomeUnknown
-                future.set_exception(kind(f"the connection with {self.peer} ended: {reason}"))
+        self._calls.end(self.wire.sent, reason)
         self._end_if_done()
 
     def _end_if_done(self) -> None:
@@ -131,9 +137,9 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         if kind == REQUEST:
             self._dispatch_request(seq, content)
         elif kind == REPLY:
-            self._resolve(seq, None, content)
+            self._calls.answered(seq, content)
         elif kind == EXCEPTION:
-            self._resolve(seq, translated(content, self.peer), None)
+            self._calls.failed(seq, translated(content, self.peer))
         else:
             raise Garbage("neither a request nor an answer")
 
@@ -142,7 +148,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         if self.is_request(data):
             self._reply_error(seq, error if isinstance(error, BadValue) else BadValue("not a request"))
         else:
-            self._resolve(seq, RingError(f"the answer of {self.peer} cannot be read: {error}"), None)
+            self._calls.failed(seq, RingError(f"the answer of {self.peer} cannot be read: {error}"))
 
     def _dispatch_request(self, seq: int, raw_args: Any) -> None:
         try:
@@ -150,7 +156,16 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             handle = self._HANDLERS.get(handler) if type(handler) is int else None
             if handle is None:
                 raise BadUsage("only exposed methods can be called here: nothing else of RPyC's is open")
-            result = handle(self, *self._unbox(package))
+            arguments = [*self._unbox(package)]
+        except (RingError, AttributeError, TypeError, ValueError) as error:
+            self._reply_error(seq, error)
+        else:
+            self._work(seq, handle, self, *arguments)
+
+    def _work(self, seq: int, handle: Callable[..., Any], *arguments: Any) -> None:
+        """Do what is asked, and answer when it is done."""
+        try:
+            result = handle(*arguments)
         except (RingError, AttributeError, TypeError, ValueError) as error:
             self._reply_error(seq, error)
             return
@@ -158,7 +173,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         if kind in PLAIN:
             self._reply(seq, result)
         elif kind is Exposed:
-            self.wire.send(REPLY + brine.dump((seq, (consts.LABEL_REMOTE_REF, result.pack))))
+            self.wire.send(REPLY, brine.dump((seq, (consts.LABEL_REMOTE_REF, result.pack))))
         elif kind is CoroutineType or isinstance(result, Awaitable):
             task = self._loop.create_task(self._answer_later(seq, result))
             self._working.add(task)
@@ -186,18 +201,18 @@ class Connection(protocol.Connection):  # type: ignore[misc]
 
     def _reply(self, seq: int, result: Any) -> None:
         try:
-            payload = REPLY + PAIR + brine.dump(seq) + PAIR + VALUE + brine.dump(result)
+            content = relay.dumped(result) if type(result) is bytes else (brine.dump(result),)
         except (ValueError, TypeError, RecursionError):
             self._reply_error(seq, not_plain(result))
             return
-        if len(payload) > self._settings.max_frame:
+        if sum(map(len, content)) + MARGIN > self._settings.max_frame:
             limit = self._settings.max_frame
             self._reply_error(seq, RingError(f"the answer is larger than the limit of {limit} bytes: ask for less"))
             return
-        self.wire.send(payload)
+        self.wire.send(REPLY, PAIR, brine.dump(seq), PAIR, VALUE, *content)
 
     def _reply_error(self, seq: int, error: Exception) -> None:
-        self.wire.send(b"".join((EXCEPTION, PAIR, brine.dump(seq), dumped(error))))
+        self.wire.send(EXCEPTION, PAIR, brine.dump(seq), dumped(error))
 
     # -- RPyC's handlers: no others are open ---------------------------------------------------------------------
 
@@ -276,7 +291,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
     async def handshake(self, deadline: float) -> None:
         """Learn how the peer refers to its root. Raises NotARing, OutcomeUnknown, Unreachable."""
         package = brine.dump((consts.HANDLE_GETROOT, (consts.LABEL_VALUE, ())))
-        label, pack = _pair(await self._ask(package, deadline))
+        label, pack = _pair(await self._ask(deadline, package))
         if label != consts.LABEL_REMOTE_REF:
             raise NotARing(f"{self.peer} speaks RPyC but shows no root object")
         self._peer_root = (consts.LABEL_LOCAL_REF, pack)
@@ -289,13 +304,20 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         """
         head = self._heads.get(name) or self._head(name)
         try:
-            package = b"".join((head, brine.dump(arguments), NO_KEYWORDS))
+            package = (head, brine.dump(arguments), relay.NO_KEYWORDS)
         except (ValueError, TypeError, RecursionError) as error:
             raise BadValue(f"an argument of {name} does not travel ({error}): {WHAT_TO_SEND}") from None
-        label, value = _pair(await self._ask(package, deadline))
+        label, value = _pair(await self._ask(deadline, *package))
         if label == consts.LABEL_VALUE:
             return value
         raise RingError(f"{name} of {self.peer} answered with a reference to an object: only plain values are taken")
+
+    async def relay(self, method: str, payload: bytes, deadline: float) -> Any:
+        """What `call("call", method, payload)` does."""
+        if self._peer_root != RELAYS:
+            return await self.call(relay.NAME, method, payload, deadline=deadline)
+        label, value = _pair(await self._ask(deadline, *relay.package(method, payload)))
+        return value if label == consts.LABEL_VALUE else None
 
     def _head(self, name: str) -> bytes:
         """A call of that method, up to the boxed arguments."""
@@ -308,10 +330,10 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             self._heads[name] = head
         return head
 
-    async def _ask(self, package: bytes, deadline: float) -> Any:
-        """Send a request; its boxed answer."""
+    async def _ask(self, deadline: float, *package: bytes) -> Any:
+        """Send a request, what follows its number in parts; its boxed answer."""
         wire = self.wire
-        if len(package) + 16 > self._settings.max_frame:
+        if sum(map(len, package)) + MARGIN > self._settings.max_frame:
             raise BadValue(
                 f"the request is larger than the limit of {self._settings.max_frame} bytes: send less at a time"
             )
@@ -322,14 +344,8 @@ class Connection(protocol.Connection):  # type: ignore[misc]
                 f"nothing was sent to {self.peer}: " + ("no time is left" if deadline <= 0 else "it is gone")
             )
         seq = self._get_seq_id()
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._pending[seq] = (future, wire.send(b"".join((REQUEST, PAIR, brine.dump(seq), package))))
-        timer = self._loop.call_later(deadline, self._expire, seq, deadline)
-        try:
-            return await future
-        finally:
-            timer.cancel()
-            self._pending.pop(seq, None)
+        ticket = wire.send(REQUEST, PAIR, brine.dump(seq), *package)
+        return await self._calls.answer(seq, ticket, deadline)
 
     async def _until_writable(self, deadline: float) -> float:
         """Wait until the peer takes what it was sent before; the time that is left then."""
@@ -341,18 +357,6 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         except TimeoutError:
             raise Unreachable(f"{self.peer} does not take what was sent to it before: nothing more was sent") from None
         return until - self._loop.time()
-
-    def _resolve(self, seq: Any, error: Exception | None, content: Any) -> None:
-        entry = self._pending.get(seq)
-        if entry is None or entry[0].done():
-            return
-        if error is None:
-            entry[0].set_result(content)
-        else:
-            entry[0].set_exception(error)
-
-    def _expire(self, seq: int, deadline: float) -> None:
-        self._resolve(seq, OutcomeUnknown(f"no answer from {self.peer} within {deadline:.3g} s"), None)
 
     # -- ending --------------------------------------------------------------------------------------------------
 
@@ -367,9 +371,14 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         return bool(self.wire.closed)
 
     @property
+    def refused(self) -> str:
+        """Why the peer is none that we talk to; empty if it is not that which ended the connection."""
+        return self.distrust or self.wire.garbage
+
+    @property
     def busy(self) -> bool:
         """Whether calls are under way in either direction."""
-        return bool(self._pending or self._working)
+        return bool(self._calls or self._working)
 
     def leave(self) -> None:
         """Refuse new requests from now on; those in work are answered."""

@@ -13,6 +13,7 @@ from typing import Any
 
 IdPack = tuple[str, int, int]
 PREFIX = "exposed_"
+ROOT: IdPack = ("rpychord.Node", 1, 1)
 METHOD_TYPE = "builtins.method"
 """What a stock client knows how to call without asking further."""
 
@@ -32,7 +33,7 @@ class Exposure:
     def __init__(self, root: object | None) -> None:
         names = [] if root is None else [name for name in dir(type(root)) if name.startswith(PREFIX)]
         methods = {name.removeprefix(PREFIX): getattr(root, name) for name in names}
-        self.root = Exposed(("rpychord.Node", 1, 1), "root")
+        self.root = Exposed(ROOT, "root")
         self._by_name = {
             name: Exposed((METHOD_TYPE, 2, number), name, method)
             for number, (name, method) in enumerate(methods.items(), start=1)

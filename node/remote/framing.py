@@ -32,9 +32,9 @@ class TooLarge:
     head: bytes
 
 
-def frame(payload: bytes) -> bytes:
-    """The payload as a frame, never compressed."""
-    return b"".join((HEADER.pack(len(payload), 0), payload, TRAILER))
+def frame(*payload: bytes) -> bytes:
+    """The payload, one or more parts, as a frame, never compressed."""
+    return b"".join((HEADER.pack(sum(map(len, payload)), 0), *payload, TRAILER))
 
 
 class Splitter:

@@ -12,10 +12,12 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 from node.errors import BadUsage
 from node.remote.connection import Connection, Gate
 from node.remote.exposure import Exposure
+from node.remote.refusals import Refusals
 from node.settings import Settings
 from node.trust.party import Party
 
@@ -57,6 +59,7 @@ class Listener:
         self._loop: asyncio.AbstractEventLoop
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._spare = -1
+        self._refusals = Refusals()
 
     async def __aenter__(self) -> Listener:
         self.bind()
@@ -131,37 +134,48 @@ class Listener:
         """Somebody is waiting."""
         for _ in range(BURST):
             try:
-                sock, _ = listening.accept()
+                sock, peer = listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 if error.errno in NO_DESCRIPTORS:
                     self._turn_one_away(listening)
                     return
-                log.info("a connection ended before it was accepted: %s", error)
+                log.debug("a connection ended before it was accepted: %s", error)
                 continue
             if len(self._connections) >= self._settings.max_connections and not self._evict():
-                log.warning("%d connections: turning another away", len(self._connections))
+                self._refuse(peer, f"there are {len(self._connections)} connections, which is the limit")
                 sock.close()
                 continue
             sock.setblocking(False)
-            connection = Connection(self._settings, self._exposure, self._connections.discard, self._gate)
+            connection = Connection(self._settings, self._exposure, self._ended, self._gate)
             self._connections.add(connection)
-            task = self._loop.create_task(self._open(connection, sock))
+            task = self._loop.create_task(self._open(connection, sock, peer))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
 
-    async def _open(self, connection: Connection, sock: socket.socket) -> None:
+    async def _open(self, connection: Connection, sock: socket.socket, peer: tuple[Any, ...]) -> None:
         patience = self._settings.handshake if self._tls else None
         try:
             await self._loop.connect_accepted_socket(
                 lambda: connection.wire, sock, ssl=self._tls, ssl_handshake_timeout=patience
             )
         except OSError as error:
-            log.info("a connection ended before it began: %s", error)
+            if isinstance(error, ssl.SSLError):
+                self._refuse(peer, f"no TLS with a certificate of this ring ({error.reason or error})")
+            else:
+                log.debug("a connection ended before it began: %s", error)
             sock.close()
             connection.abort()
             self._connections.discard(connection)
+
+    def _ended(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if connection.refused:
+            self._refusals.tell(connection.peer, connection.refused, self._loop.time())
+
+    def _refuse(self, peer: tuple[Any, ...], reason: str) -> None:
+        self._refusals.tell(f"{peer[0]}:{peer[1]}" if len(peer) > 1 else "peer", reason, self._loop.time())
 
     def _evict(self) -> bool:
         """Make room by ending the oldest connection that has never said anything; False if there is none."""
@@ -185,11 +199,12 @@ class Listener:
         """Out of descriptors: with the spare one close a connection that waits, so that it need not hang; breathe."""
         made_room = self._evict()
         if not made_room and self._spare >= 0:
-            log.warning("out of file descriptors: turning connections away; raise the limit (ulimit -n)")
             os.close(self._spare)
             self._spare = -1
             try:
-                listening.accept()[0].close()
+                sock, peer = listening.accept()
+                sock.close()
+                self._refuse(peer, "out of file descriptors: raise the limit (ulimit -n)")
             except OSError as error:
                 log.debug("nobody to turn away: %s", error)
             self._reserve()

@@ -82,6 +82,13 @@ class Node:
         """The id of its first member."""
         return self._running.residence.first.me.id
 
+    def names(self) -> dict[str, str]:
+        """Its address and the id of its first member, as far as it has them."""
+        if self._node is None:
+            return {}
+        id = {"id": self.id.hex} if self._node.residence.members else {}
+        return {"address": str(self.address), **id}
+
     @property
     def _running(self) -> RingNode:
         if self._node is None:
@@ -106,7 +113,7 @@ class Node:
         self._store = await open_store(options.data)
         if way is Way.FOUND and await self._store.read_note(IDENTITY):
             raise BadUsage(
-                f"{options.data} belongs to a ring without certificates: go on with --insecure, or begin anew"
+                f"{options.data} belongs to a ring without certificates: go on with --insecure, or see `ring certify`"
             )
         self._pool = Pool(settings, random.Random())
         self._listener = Listener(settings, listen, options.port)

@@ -78,6 +78,34 @@ def first_of_pair(data: bytes, at: int = 0) -> Any:
     raise BadValue("no number of a request")
 
 
+def number_at(data: bytes, at: int) -> tuple[int, int]:
+    """The integer that begins at `at`, and where it ends. Raises BadValue, IndexError, ValueError if there is none."""
+    kind, value = _TAGS[data[at]]
+    if kind == _VALUE and type(value) is int:
+        return value, at + 1
+    if kind == _INT and value == _ONE_BYTE:
+        end = at + 2 + data[at + 1]
+        return int(data[at + 2 : end]), end
+    raise BadValue("no number")
+
+
+def bytes_at(data: bytes, at: int) -> tuple[bytes, int]:
+    """The bytes that begin at `at`, and where they end; cut short, the end lies outside. Raises as `number_at` does."""
+    kind, size = _TAGS[data[at]]
+    at += 1
+    if kind == _BYTES:
+        if size == _FOUR_BYTES:
+            size = int.from_bytes(data[at : at + 4], "big")
+            at += 4
+        elif size == _ONE_BYTE:
+            size = data[at]
+            at += 1
+        return data[at : at + size], at + size
+    if kind == _VALUE and size == b"":
+        return b"", at
+    raise BadValue("no bytes")
+
+
 def _read(data: bytes, at: int) -> tuple[Any, int]:
     """The value that begins at `at`, and where it ends; a text or bytes cut short makes the end lie outside."""
     enclosing: list[tuple[list[Any], int]] = []

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from node.codec import Address, Failure, error_of, failure_of, pack, unpack
 from node.errors import BadValue, NotARing, NotTrusted, OutcomeUnknown, RingError, Unreachable
+from node.events import Event
 from node.remote.connection import Connection, Gate
 from node.remote.exposure import Exposure
 from node.settings import Settings
@@ -87,7 +88,7 @@ async def _connect(
         connection.abort()
         if reason := connection.distrust or connection.wire.tls_error:
             raise NotTrusted(f"{to} and this side do not trust each other: {reason}") from None
-        if connection.wire.spoke_garbage:
+        if connection.wire.garbage:
             raise NotARing(f"what listens at {to} is not a node of a ring: {error}") from None
         hint = "this certificate may be revoked" if tls else "a ring with certificates answers only those who have one"
         raise Unreachable(f"{to} takes connections and does not answer on them: {error}; {hint}") from None
@@ -97,19 +98,32 @@ async def _connect(
     return connection
 
 
-async def answer(receiver: Receiver, method: Any, payload: Any) -> bytes:
-    """What the exposed method `call` of a node returns: the result, or the error of our tree, in an envelope."""
+def answer(
+    receiver: Receiver, method: Any, payload: Any, at_once: Callable[[str, bytes], bytes | None] = lambda *_: None
+) -> bytes | Awaitable[bytes]:
+    """What the exposed method `call` of a node returns: the result, or the error of our tree, in an envelope.
+    `at_once`: the result if it is there without waiting, else None."""
     if type(method) is not str or type(payload) is not bytes:
         raise BadValue("call takes a method's name and packed arguments")
     try:
+        result = at_once(method, payload)
+    except Exception as error:  # noqa: BLE001 - told to who asked
+        return _failed(method, error)
+    return FINE + result if result is not None else _answer_later(receiver, method, payload)
+
+
+async def _answer_later(receiver: Receiver, method: str, payload: bytes) -> bytes:
+    try:
         return FINE + await receiver(method, payload)
-    except RingError as error:
+    except Exception as error:  # noqa: BLE001 - told to who asked
+        return _failed(method, error)
+
+
+def _failed(method: str, error: Exception) -> bytes:
+    if isinstance(error, RingError):
         return FAILED + _packed(error)
-    except Exception:
-        log.exception("%s failed", method)
-        return FAILED + _packed(
-            RingError(f"internal error in {method[:80]}: the log of the node called has the details")
-        )
+    log.error("%s failed", method, exc_info=error)
+    return FAILED + _packed(RingError(f"internal error in {method[:80]}: the log of the node called has the details"))
 
 
 def _packed(error: RingError) -> bytes:
@@ -119,13 +133,14 @@ def _packed(error: RingError) -> bytes:
         return pack(Failure(type(error).__name__, tuple(ascii(argument)[:1000] for argument in error.args)))
 
 
-def _opened(reply: Any, to: Address) -> bytes:
+def opened(reply: Any, to: Address) -> bytes:
     """The result in an answer. Raises the error in it, NotARing if it is none."""
-    if type(reply) is not bytes or reply[:1] not in (FINE, FAILED):
-        raise NotARing(f"{to} is not a node of a ring, or one of another version")
-    if reply[:1] == FINE:
-        return reply[1:]
-    raise error_of(unpack(Failure, reply[1:]))
+    if type(reply) is bytes:
+        if reply.startswith(FINE):
+            return reply[1:]
+        if reply.startswith(FAILED):
+            raise error_of(unpack(Failure, reply[1:]))
+    raise NotARing(f"{to} is not a node of a ring, or one of another version")
 
 
 @dataclass(slots=True)
@@ -184,7 +199,7 @@ class Pool:
         if connection is None or connection.closed:
             connection = await self._connected(to, peer, deadline)
             deadline -= loop.time() - now
-        return _opened(await connection.call("call", method, payload, deadline=deadline), to)
+        return opened(await connection.relay(method, payload, deadline), to)
 
     def _add(self, to: Address) -> Peer:
         if self._closed:
@@ -233,6 +248,9 @@ class Pool:
                 to, self._settings, self._settings.connect, self._exposure, self._tls, self._gate
             )
         except RingError as error:
+            distrusted = self._gate is not None and isinstance(error, NotTrusted | NotARing)
+            if distrusted and str(error) != peer.reason:
+                Event.PEER_REFUSED.tell(log, "%s", error)
             self._back_off(peer, str(error), loop.time())
             raise
         finally:

@@ -205,9 +205,9 @@ class RingService:
 
     # -- nodes among themselves ----------------------------------------------------------------------------------
 
-    async def exposed_call(self, method: Any, payload: Any) -> bytes:
+    def exposed_call(self, method: Any, payload: Any) -> bytes | Awaitable[bytes]:
         """What another node asks; see `node.remote.pool`."""
-        return await answer(self._node.receive, method, payload)
+        return answer(self._node.receive, method, payload, self._node.receive.at_once)
 
 
 def _text(value: Any, name: str) -> str:

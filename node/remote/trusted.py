@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from node.data import Stored
@@ -53,7 +53,7 @@ class ClientService(RingService):
         self._guard = guard
         self._client = client
 
-    async def exposed_call(self, method: Any, payload: Any) -> bytes:
+    def exposed_call(self, method: Any, payload: Any) -> bytes | Awaitable[bytes]:
         """Some of what nodes ask each other."""
         if type(method) is not str or method not in CLIENT_METHODS:
             raise BadUsage(f"{ascii(method)[:80]} is for nodes, and this is a client's certificate")
@@ -61,7 +61,7 @@ class ClientService(RingService):
             raise BadValue(
                 f"{SYSTEM!r} begins keys that are the ring's own, and is nothing a client may send in a call"
             )
-        return await super().exposed_call(method, payload)
+        return super().exposed_call(method, payload)
 
     async def exposed_force_repair(self, confirm: Any = "") -> tuple[Any, ...]:
         """Only for who operates a node: it may give up data for good."""
@@ -198,6 +198,7 @@ class Trust:
         """Hear who is revoked and cut them off."""
         try:
             await self._guard.refresh(self._ledger)
+            await self._guard.be_known(str(self._node.address), self._ledger)
         except RingError as error:
             log.info("who is revoked is not known anew: %s; trying again", error)
         self._listener.end_those(self._guard.refuses)

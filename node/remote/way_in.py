@@ -77,7 +77,7 @@ async def let_in(
         guard = Guard.found(keyring, hosts, settings)
     else:
         if way is Way.ENROL and token is not None and first is not None:
-            keyring.create(await enrol(first, token, str(address), settings, hosts))
+            keyring.create(await enrol(first, token, str(address), settings, hosts), known=True)
         guard = Guard(keyring, settings, hosts)
         if token is not None and not guard.belongs_to(token):
             raise BadUsage(f"{keyring.path} is of another ring than the token: remove it, or use another directory")

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 TURN = 256
 """Frames taken in one turn of the loop: one busy connection may not keep all others waiting."""
-COALESCED = 64 * 1024
+COALESCED = 16 * 1024
 """Bytes gathered at most before they go out."""
 
 
@@ -74,7 +74,8 @@ class Wire(asyncio.Protocol):
         self._begun: Mark | None = None
         self.began = self._loop.time()
         self.closed = False
-        self.spoke_garbage = False
+        self.garbage = ""
+        """What was wrong with what the peer sent, if that ended the connection."""
         self.tls_error = ""
         """What TLS said when it ended the connection."""
         self.peer = "peer"
@@ -90,7 +91,7 @@ class Wire(asyncio.Protocol):
         transport.set_write_buffer_limits(high=self._settings.write_high)
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if type(name) is tuple else "peer"
-        _tune(transport.get_extra_info("socket"), self._settings)
+        tune(transport.get_extra_info("socket"), self._settings)
         if self.closed:
             transport.abort()
             return
@@ -110,8 +111,8 @@ class Wire(asyncio.Protocol):
         try:
             self._read_on(self._take_in())
         except Garbage as error:
-            self.spoke_garbage = True
-            self.fail(f"garbage: {error}")
+            self.garbage = f"garbage: {error}"
+            self.fail(self.garbage)
         finally:
             self._flushing = was_flushing
             if not was_flushing:
@@ -168,12 +169,13 @@ class Wire(asyncio.Protocol):
 
     # -- out -----------------------------------------------------------------------------------------------------
 
-    def send(self, payload: bytes) -> int:
-        """Send a payload soon. Its number; it is on its way once `sent` has reached that."""
+    def send(self, *payload: bytes) -> int:
+        """Send a payload, one or more parts, soon. Its number; it is on its way once `sent` has reached that."""
         if self.closed:
             return self.queued + 1
-        self._outgoing.append(frame(payload))
-        self._outgoing_size += len(payload)
+        framed = frame(*payload)
+        self._outgoing.append(framed)
+        self._outgoing_size += len(framed)
         self.queued += 1
         if self._outgoing_size >= COALESCED:
             self.flush()
@@ -222,7 +224,7 @@ class Wire(asyncio.Protocol):
         """End the connection at once, for a reason."""
         if not self._reason and reason:
             self._reason = reason
-            log.info("connection with %s ended: %s", self.peer, reason)
+            log.debug("connection with %s ended: %s", self.peer, reason)
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
@@ -244,7 +246,7 @@ class Wire(asyncio.Protocol):
         self._owner.lost(self._reason or (str(exc) if exc else "it was closed"))
 
 
-def _tune(sock: Any, settings: Settings) -> None:
+def tune(sock: Any, settings: Settings) -> None:
     """No delay for small frames; a peer that vanished is noticed, with data on the way and without."""
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return

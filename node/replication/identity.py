@@ -13,6 +13,7 @@ import logging
 from random import Random
 
 from node.codec import Message, pack, unpack
+from node.events import Event
 from node.identifiers import Identifier
 from node.register.acceptor import NOTE as KEEPER
 from node.store.interface import Batch, Store
@@ -60,7 +61,7 @@ async def recognized(store: Store, boot: bytes, random: Random) -> Identity:
     noted = await store.read_note(BOOT)
     if noted is None or noted == boot:
         return identity
-    log.warning("the machine stopped without warning: this node takes its replicas anew from others")
+    Event.EMPTIED.tell(log, "the machine stopped without warning: this node takes its replicas anew from others")
     return await take_life(store, identity.after_power_cut(random.randbytes(16)))
 
 

@@ -31,6 +31,7 @@ from node.errors import (
     StoreFull,
     WrongRing,
 )
+from node.events import Event
 from node.eventual.commons import Commons
 from node.identifiers import BITS, EVERYTHING, Arc, Identifier
 from node.register.acceptor import NOTE as KEEPER
@@ -173,13 +174,17 @@ class RingNode:
         if self.identity.ring:
             self._check_ids(options)
             await self._start_again(options)
+            how = "back in its ring"
         elif options.first is None:
             await self._found(options)
+            how = "founded a ring"
         else:
             await self._join(options, options.first)
+            how = f"in the ring of {options.first}"
         self._begin_rounds()
         await self._be_seated(patient=bool(self.identity.members))
         await self._remember()
+        Event.JOINED.tell(log, "%s, with the ids %s", how, " ".join(each.hex for each in self.identity.members))
 
     def _begin_rounds(self) -> None:
         self.data.begin()
@@ -286,8 +291,10 @@ class RingNode:
                     return None
             if loop.time() - complained > 5:
                 complained = loop.time()
-                log.warning(
-                    "waiting for the ring of this data directory: none of %s serves", ", ".join(map(str, addresses))
+                Event.WAITING.tell(
+                    log,
+                    "waiting for the ring of this data directory: none of %s serves",
+                    ", ".join(map(str, addresses)),
                 )
             await asyncio.sleep(self.settings.regroup * self.random.uniform(0.1, 0.3))
 
@@ -313,7 +320,7 @@ class RingNode:
             if asyncio.get_running_loop().time() > deadline:
                 if not patient:
                     raise failure
-                log.warning("back in the ring, but not in its map yet: %s", failure)
+                Event.UNSEATED.tell(log, "back in the ring, but not in its map yet: %s", failure)
                 return
             await asyncio.sleep(self.settings.backoff)
 
@@ -365,12 +372,13 @@ class RingNode:
     async def leave(self) -> None:
         """Have others take everything over, say goodbye, stop. What nobody took stays in the store."""
         self.leaving = True
+        Event.LEAVING.tell(log, "handing over")
         if self.serving and not self.residence.is_alone():
             try:
                 async with asyncio.timeout(self.settings.leave):
                     await self._hand_over()
             except (TimeoutError, RingError) as error:
-                log.warning("not everything was taken over, the rest stays here: %s", error or "it took too long")
+                Event.NOT_HANDED_OVER.tell(log, "what others did not take stays here: %s", error or "it took too long")
             await self.household.say_goodbye()
         await self.stop()
         try:
@@ -468,6 +476,7 @@ class RingNode:
             self._begin_rounds()
         await self._be_seated(patient=False)
         await self._remember()
+        Event.JOINED.tell(log, "brought into another ring by %s", adoption.seed.address)
 
     async def _begin_anew(self) -> None:
         """Forget all of the ring this node was in."""

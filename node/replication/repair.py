@@ -28,6 +28,7 @@ from node.chain.ring_map import Life, Resident, RingMap
 from node.chain.salvage import Finding, Generation, Holdings, Restore
 from node.codec import Address, pack, unpack
 from node.errors import BadUsage, Conflict, NoQuorum, OutcomeUnknown, RingError, Unavailable, Unreachable, WrongRing
+from node.events import Event
 from node.register.messages import GENERATION, Configuration, Keeper, Record
 from node.transport import A, Method, Q, Switchboard
 
@@ -113,7 +114,7 @@ class Repair:
         if (await self._prospect(survivors)).token != token:
             raise BadUsage("what would be lost is not what was confirmed any more: look again, then confirm that")
         number = max(each.generation for each in survivors.values()) + 1
-        log.warning("repair by force: generation %s begins with %s nodes", number, len(survivors))
+        Event.FORCED_REPAIR.tell(log, "generation %s of the ring begins with %s nodes", number, len(survivors))
         question = Generation(self._node.identity.ring, number, self._node.random.randbytes(16))
         begin = (self._ask(each.resident, salvage.BEGIN_GENERATION, question) for each in survivors.values())
         reborn = {each.resident.life: each for each in await asyncio.gather(*begin)}

@@ -11,8 +11,9 @@ from node.errors import BadUsage, DirectoryDamaged, DirectoryInUse
 MARKER = "rpychord-store"
 FORMAT = "1\n"
 LOCK = "LOCK.rpychord"
-BEGUN = {LOCK, MARKER + ".new", "db"}
-"""What a process killed while it made the directory may have left in it."""
+BEGUN = {LOCK, MARKER + ".new", "db", "settings.toml", "log"}
+"""What a process killed while it made the directory may have left in it; and what people lay there for a node to come,
+and what that logged by then."""
 
 
 class Directory:
@@ -30,6 +31,11 @@ class Directory:
         except BadUsage:
             self.close()
             raise
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Whether a node has been there."""
+        return (path / MARKER).exists()
 
     def _take(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)

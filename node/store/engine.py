@@ -32,6 +32,7 @@ from rocksdict import (
 
 from node.errors import OutcomeUnknown, RingError, StoreFull, Unavailable
 from node.settings import KIB, MIB
+from node.store.committer import Stalled
 from node.store.names import Step
 
 log = logging.getLogger(__name__)
@@ -147,20 +148,24 @@ class Engine:
     def write(self, steps: list[Step]) -> None:
         """All of it or nothing. Raises StoreFull, Unavailable: then nothing was written."""
         while True:
-            together = WriteBatch(raw_mode=True)  # a write uses it up, whether it succeeds or not
-            put = together.put
-            for kind, *what in steps:
-                if kind == "put":
-                    put(*what)
-                else:
-                    getattr(together, kind)(*what)
             try:
-                self._database.write(together, _unwaiting())
-                return
-            except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exceptions
-                if "Write stall" not in str(error):
-                    raise self._refusal(error) from None
-            time.sleep(PAUSE)
+                return self.write_at_once(steps)
+            except Stalled:
+                time.sleep(PAUSE)
+
+    def write_at_once(self, steps: list[Step]) -> None:
+        """As `write`; raises Stalled where that would have to wait."""
+        together = WriteBatch(raw_mode=True)  # a write uses it up, whether it succeeds or not
+        put = together.put
+        for step in steps:
+            if step[0] == "put":
+                put(step[1], step[2])
+            else:
+                getattr(together, step[0])(*step[1:])
+        try:
+            self._database.write(together, _unwaiting())
+        except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exceptions
+            raise Stalled if "Write stall" in str(error) else self._refusal(error) from None
 
     def sync(self, to_disk: bool) -> None:
         """Everything written so far is in the page cache, or on disk. Raises OutcomeUnknown."""

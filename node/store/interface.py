@@ -83,6 +83,10 @@ class Store(Protocol):
         """Bodies in the order asked for."""
         ...
 
+    def peek_many(self, wanted: list[tuple[Identifier, bytes]]) -> list[bytes | None] | None:
+        """What `get_many` finds, if all of it is found in memory; None if it has to wait."""
+        ...
+
     def wait_for_disk(self, wanted: bool) -> None:
         """Whether a commit is done when it is on the disk, as at first, or when it is in the page cache: that survives
         the end of the process, but not of power."""

@@ -110,6 +110,10 @@ class MemoryStore:
         """See `Store.get_many`."""
         return [self._disk.records.get(name) for name in wanted]
 
+    def peek_many(self, wanted: list[Name]) -> list[bytes | None] | None:
+        """See `Store.peek_many`."""
+        return [self._disk.records.get(name) for name in wanted]
+
     def wait_for_disk(self, wanted: bool) -> None:
         """See `Store.wait_for_disk`."""
         self._waits = wanted

@@ -59,6 +59,18 @@ class Reader:
                 contents[n] = content
         return contents
 
+    def peek_many(self, names: list[bytes]) -> list[bytes | None] | None:
+        """What stands under these names if memory has it all, else None. Raises EngineError."""
+        if len(names) > LARGE:
+            return None
+        contents: list[bytes | None] = []
+        for name in names:
+            there, content = self._engine.may_get(name)
+            if there and content is None:
+                return None
+            contents.append(content)
+        return contents
+
     def close(self) -> None:
         """Wait for reads under way. Not on the loop."""
         self._threads.shutdown()

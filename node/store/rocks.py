@@ -69,6 +69,14 @@ class RocksStore:
         names = [record_name(position, key) for position, key in wanted]
         return await self._read(partial(self._reader.get_many, names))
 
+    def peek_many(self, wanted: list[tuple[Identifier, bytes]]) -> list[bytes | None] | None:
+        """See `Store.peek_many`."""
+        self._check_open()
+        try:
+            return self._reader.peek_many([record_name(position, key) for position, key in wanted])
+        except EngineError:
+            return None  # who waits for it is told why
+
     async def read_note(self, name: str) -> bytes | None:
         """See `Store.read_note`."""
         return await self._read(partial(self._reader.get, note_name(name)))

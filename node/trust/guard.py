@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from node.errors import BadUsage, DirectoryDamaged, NotTrusted
+from node.events import Event
 from node.settings import Settings
 from node.trust.certificates import ID, Authority, Request, hosts_of, id_of, new_id, pem_of_key
 from node.trust.contexts import Credentials, client_context, server_context, show
@@ -25,6 +27,13 @@ from node.trust.party import CLIENT, NODE, Party
 from node.trust.token import MOST_USES, Terms, Token
 
 log = logging.getLogger(__name__)
+
+
+def vouch(keyring: Keyring, authority: Authority, settings: Settings, hosts: tuple[str, ...] = ()) -> None:
+    """Make a node one of the ring of this authority, which does not know it yet. Raises BadUsage."""
+    key = Ed25519PrivateKey.generate()
+    issued = authority.issue(NODE, new_id(), key.public_key(), settings.certificate, hosts)
+    keyring.create(Credentials(authority.pem, issued + pem_of_key(key), authority.key_pem), known=False)
 
 
 class Guard:
@@ -53,10 +62,7 @@ class Guard:
     @staticmethod
     def found(keyring: Keyring, hosts: tuple[str, ...], settings: Settings) -> Guard:
         """Begin the authority of a ring, with this node as the first it vouches for."""
-        authority = Authority.new()
-        key = Ed25519PrivateKey.generate()
-        issued = authority.issue(NODE, new_id(), key.public_key(), settings.certificate, hosts)
-        keyring.create(Credentials(authority.pem, issued + pem_of_key(key), authority.key_pem))
+        vouch(keyring, Authority.new(), settings, hosts)
         return Guard(keyring, settings, hosts)
 
     def belongs_to(self, token: Token) -> bool:
@@ -103,14 +109,18 @@ class Guard:
         entry = Entry(new_id(), terms.grants, request.name, terms.id, request.public.public_bytes_raw())
         entry = await ledger.enrol(entry, terms.uses)
         await self._tell(Standing(tokens=(terms.id,)), ledger)
-        log.info("%s was let in", entry)
+        Event.LET_IN.tell(log, "%s", entry)
         issued = self._issue(terms.grants, entry.id, request)
         return Credentials(self._credentials.authority, issued, self._authority.key_pem * (terms.grants == NODE))
 
     async def be_known(self, name: str, ledger: Ledger) -> None:
-        """Have the ring know this node, which it founded, by name: nobody let it in."""
-        await ledger.enrol(Entry(self.id, NODE, name, FOUNDER, b""), 1)
+        """Have the ring know this node by name, if it came without a token: nobody else lets it in."""
+        if self._keyring.known:
+            return
+        public = self._credentials.certificate.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        await ledger.enrol(Entry(self.id, NODE, name, FOUNDER, public), MOST_USES)
         await self._tell(Standing(tokens=(FOUNDER,)), ledger)
+        await asyncio.to_thread(self._keyring.be_known)
 
     async def revoke(self, name: str, ledger: Ledger) -> tuple[str, ...]:
         """Trust nobody any more who is called so, by id or by address; who that was.
@@ -127,6 +137,7 @@ class Guard:
         if self.id in gone:
             raise BadUsage(f"{name} is the node that was asked to do this: ask another one (--data of another node)")
         await self._tell(Standing(revoked=tuple(gone)), ledger)
+        Event.REVOKED.tell(log, "%s", ", ".join(gone.values()))
         return tuple(gone.values())
 
     async def rotate_tokens(self, ledger: Ledger) -> None:
@@ -168,7 +179,9 @@ class Guard:
         issued = self._authority.issue(NODE, self.id, key.public_key(), self._settings.certificate, self._hosts)
         self._credentials = Credentials(self._credentials.authority, issued + pem_of_key(key), self._authority.key_pem)
         self._keyring.renew(self._credentials)
-        log.info("renewed the certificate of this node")
+        Event.CERTIFICATE_RENEWED.tell(
+            log, "good until %s", self._credentials.certificate.not_valid_after_utc.isoformat()
+        )
 
     def show_renewed(self) -> None:
         """Use the new certificate from the next connection on, in both directions."""

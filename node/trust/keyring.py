@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # an open ring starts without cryptography
     from node.trust.contexts import Credentials
 
 AUTHORITY, AUTHORITY_KEY, IDENTITY = "authority.pem", "authority.key", "node.pem"
-STANDING, ADDRESS = "standing", "address"
+STANDING, ADDRESS, UNKNOWN = "standing", "address", "unknown"
 
 
 class Keyring:
@@ -32,8 +32,8 @@ class Keyring:
         """Whether this node belongs to a ring with certificates."""
         return self.path.is_dir()
 
-    def create(self, credentials: Credentials) -> None:
-        """Write all that makes a node one of a ring. Raises BadUsage."""
+    def create(self, credentials: Credentials, *, known: bool) -> None:
+        """Write all that makes a node one of a ring, which knows it already or not. Raises BadUsage."""
         new = self.path.with_name(self.path.name + ".new")
         shutil.rmtree(new, ignore_errors=True)
         try:
@@ -41,6 +41,8 @@ class Keyring:
             write_private(new / AUTHORITY, credentials.authority)
             write_private(new / AUTHORITY_KEY, credentials.authority_key)
             write_private(new / IDENTITY, credentials.identity)
+            if not known:
+                write_private(new / UNKNOWN, b"")
             new.rename(self.path)
             _sync(self.path.parent)
         except OSError as error:
@@ -63,6 +65,15 @@ class Keyring:
     def renew(self, credentials: Credentials) -> None:
         """Replace the node's own certificate and key."""
         write_private(self.path / IDENTITY, credentials.identity)
+
+    @property
+    def known(self) -> bool:
+        """Whether the ring has noted that this node was let in."""
+        return not (self.path / UNKNOWN).exists()
+
+    def be_known(self) -> None:
+        """It has now."""
+        (self.path / UNKNOWN).unlink(missing_ok=True)
 
     @property
     def standing(self) -> Standing:

@@ -16,8 +16,7 @@ from node.chain.mirror import Destination
 from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.chain.ring_map import Entry, Life, RingMap
-from node.codec import unpack
-from node.data import Stored, Version
+from node.data import Version
 from node.errors import Moved, NotServing
 from node.identifiers import Arc, Identifier
 from node.register.keepers import Keepers
@@ -27,13 +26,13 @@ from node.simulation.linearizability import Finding
 from node.simulation.loop import run
 
 
-async def _read_checking_first(self: Chains, question: Read) -> tuple[Stored | None, ...]:
+async def _read_checking_first(self: Chains, question: Read) -> tuple[bytes | None, ...]:
     names = tuple((Identifier.of_key(key), key) for key in question.keys)
     await self._lease.obtain()
     replica = self._holding(names)
     self._check_answers(replica, replica.is_tail)
     bodies = await replica.store.get_many(list(names))
-    return tuple(unpack(Stored, body) if body is not None else None for body in bodies)
+    return tuple(bodies)
 
 
 _seal = Changer._seal

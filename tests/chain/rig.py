@@ -33,6 +33,9 @@ class SlowStore(MemoryStore):
     stalls = 0.0
     """Share of reads that take up to eight seconds."""
 
+    def peek_many(self, wanted: list[tuple[Identifier, bytes]]) -> None:
+        return None
+
     async def get_many(self, wanted: list[tuple[Identifier, bytes]]) -> list[bytes | None]:
         stalls = self._random.random() < self.stalls
         await asyncio.sleep(self._random.uniform(0, 8) if stalls else self._random.expovariate(1 / 0.0005))

@@ -10,9 +10,11 @@ import pytest
 
 from node.cli import serve
 from node.cli.arguments import USAGE, AddressType, run
+from node.cli.settings_file import Configuration
 from node.codec import Address
 from node.errors import BadUsage, DirectoryInUse, Unreachable
 from node.identifiers import Identifier
+from node.logs import LogOptions
 from node.remote.node import NodeOptions
 from node.settings import Settings
 
@@ -21,15 +23,15 @@ from node.settings import Settings
 def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """What `server.py` would start for these words."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    started: list[tuple[NodeOptions, Settings]] = []
+    started: list[tuple[NodeOptions, Configuration]] = []
 
-    async def record(options: NodeOptions, settings: Settings) -> int:
-        started.append((options, settings))
+    async def record(options: NodeOptions, configuration: Configuration) -> int:
+        started.append((options, configuration))
         return 0
 
     monkeypatch.setattr(serve, "serve", record)
 
-    def type_(*words: str) -> tuple[NodeOptions, Settings]:
+    def type_(*words: str) -> tuple[NodeOptions, Configuration]:
         assert run(serve.command, "server.py", list(words)) == 0
         return started[-1]
 
@@ -37,9 +39,10 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def test_no_words_are_a_first_node(typed: Any, tmp_path: Path) -> None:
-    options, settings = typed()
+    options, configuration = typed()
     assert options == NodeOptions(data=tmp_path / "rpychord" / "18861")
-    assert settings == Settings.profile("local")
+    assert configuration.settings == Settings.profile("local")
+    assert configuration.logging == LogOptions("warning", "text", None)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,9 @@ def test_words_of_any_other_node(typed: Any, words: list[str], first: Address | 
 def test_every_flag(typed: Any, tmp_path: Path) -> None:
     identifier = "0123456789abcdef" * 2 + "01234567"
     flags = f"--listen ::1 --port 0 --data {tmp_path} --members 3 --id {identifier} --alone --insecure --profile wan"
-    options, settings = typed(*flags.split(), "--log-level", "debug")
+    (tmp_path / "own.toml").write_text("")
+    logged = f"--log-level debug --log-format json --log-file {tmp_path}/log --settings {tmp_path}/own.toml"
+    options, configuration = typed(*flags.split(), *logged.split())
     assert options == NodeOptions(
         data=tmp_path,
         listen="::1",
@@ -73,7 +78,9 @@ def test_every_flag(typed: Any, tmp_path: Path) -> None:
         alone=True,
         insecure=True,
     )
-    assert settings == Settings.profile("wan")
+    assert configuration.settings == Settings.profile("wan")
+    assert configuration.logging == LogOptions("debug", "json", tmp_path / "log")
+    assert configuration.path == tmp_path / "own.toml"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +96,8 @@ def test_every_flag(typed: Any, tmp_path: Path) -> None:
         ([""], "FIRST_IP is empty"),
         (["--id", "0x12"], "40 hex digits"),
         (["--log-level", "loud"], "loud"),
+        (["--log-format", "xml"], "xml"),
+        (["--settings", "/nowhere/at/all"], "/nowhere/at/all: No such file"),
         (["--membrs", "3"], "--membrs"),
     ],
 )

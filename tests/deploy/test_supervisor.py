@@ -19,14 +19,16 @@ SERVES = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 signal.signal(signal.SIGUSR1, lambda *_: (print("rests"), sys.exit(0)))
+signal.signal(signal.SIGHUP, lambda *_: print("reads", flush=True))
 print("serves", os.environ.get("RPYCHORD_TOKEN"), *sys.argv[1:], flush=True)
 time.sleep(600)
 """
 SUPERVISE = """
 import sys
 from node.deploy.host import layout, supervisor
+from node.logs import LogFile
 layout.Layout.here = classmethod(lambda cls: cls(layout.Path(sys.argv[1])))
-supervisor.LOG_SIZE = 2000
+supervisor.LogFile = lambda path: LogFile(path, 2000)
 sys.exit(supervisor.main())
 """
 
@@ -59,7 +61,7 @@ class Installation:
 
     def log(self) -> str:
         """All that was said."""
-        return self.layout.log.read_text()
+        return self.layout.said.read_text()
 
     def close(self) -> None:
         """Kill what is left."""
@@ -123,6 +125,14 @@ def test_there_is_one_supervisor(installation: Installation) -> None:
 
 def test_the_log_does_not_grow_for_ever(installation: Installation) -> None:
     assert installation.supervise("for n in range(1000): print('line', n)").wait(PATIENCE) == 0
-    logs = sorted(installation.layout.log.parent.iterdir())
+    logs = sorted(installation.layout.said.parent.iterdir())
     assert len(logs) == 5 and all(path.stat().st_size <= 2000 for path in logs)
     assert "line 999" in installation.log()
+
+
+def test_a_node_that_is_to_read_its_settings_is_told_so_and_goes_on(installation: Installation) -> None:
+    supervisor = installation.supervise(SERVES)
+    eventually(lambda: "serves" in installation.log())
+    supervisor.send_signal(signal.SIGHUP)
+    eventually(lambda: "reads\n" in installation.log())
+    assert installation.state()["starts"] == 1 and supervisor.poll() is None

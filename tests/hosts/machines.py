@@ -10,12 +10,13 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).resolve().parent
-TOOLS = ("ip", "sshd", "ssh-keygen", "unshare", "nsenter", "mount")
+TOOLS = ("ip", "nft", "sshd", "ssh-keygen", "unshare", "nsenter", "mount")
 NETWORK = "10.79.0"
 START = 20.0
 SSHD = """Port 22
@@ -40,7 +41,9 @@ def lacking() -> str:
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     missing = [tool for tool in TOOLS if shutil.which(tool, path=path) is None]
     if missing:
-        return f"hosts of their own take {', '.join(missing)}: install openssh-server, iproute2 and util-linux"
+        return (
+            f"hosts of their own take {', '.join(missing)}: install openssh-server, iproute2, nftables and util-linux"
+        )
     words = ["/usr/bin/python3", "-c", "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"]
     try:
         python = subprocess.run(words, capture_output=True, check=False).returncode == 0
@@ -57,6 +60,19 @@ def sh(*words: str | Path) -> str:
     done = subprocess.run([str(word) for word in words], check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"{words}: {done.stderr}"
     return done.stdout
+
+
+def drop_between(bridge: str, ways: Iterable[tuple[str, str]]) -> None:
+    """In this namespace let no packet pass from one of these addresses to its other."""
+    drops = [f"ip saddr {one} ip daddr {other} drop" for one, other in ways]
+    lines = ["table bridge cut {", "chain f {", "type filter hook forward priority 0;", *drops, "}", "}"]
+    nft = ["ip", "netns", "exec", bridge, "nft", "-f", "-"]
+    subprocess.run(nft, input="\n".join(lines), text=True, check=True, capture_output=True)
+
+
+def let_pass(bridge: str) -> None:
+    """Take that back."""
+    sh("ip", "netns", "exec", bridge, "nft", "delete", "table", "bridge", "cut")
 
 
 class Machines:
@@ -188,6 +204,17 @@ class Machines:
     def write(self, number: int, path: str, text: str) -> None:
         """Lay a program into a host."""
         self.run(number, "sh", "-c", f"cat > {path} <<'END'\n{text}\nEND\nchmod 755 {path}")
+
+    def cut(self, number: int, *, out: bool = True, back: bool = True) -> None:
+        """No packet passes from a host to the others, or back, or neither; its users reach it."""
+        own = self.address(number)
+        others = [self.address(other) for other in self.numbers if other != number]
+        ways = [(own, other) for other in others if out] + [(other, own) for other in others if back]
+        drop_between(self._bridge, ways)
+
+    def heal(self) -> None:
+        """All packets pass again."""
+        let_pass(self._bridge)
 
     def down(self) -> None:
         """Remove every host, and all of the network, whatever there is of it."""

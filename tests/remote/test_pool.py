@@ -93,7 +93,7 @@ def test_errors_of_the_callee_come_out_as_they_were() -> None:
 
 @pytest.mark.parametrize(("method", "payload"), [(b"m", b""), ("m", "text"), (1, 2)])
 def test_an_envelope_is_a_name_and_bytes(method: Any, payload: Any) -> None:
-    assert type(run(failure_of(answer(Callee().receive, method, payload)))) is BadValue
+    assert type(run(failure_of(Callee().exposed_call(method, payload)))) is BadValue
 
 
 def test_an_expired_call_is_of_unknown_outcome_and_the_connection_stays() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.hosts.machines import drop_between, let_pass, sh
 from tests.ring.nodes import NodeProcess, RingOfProcesses
 
 CLONE_NEWNET = 0x40000000
@@ -24,10 +25,6 @@ needs_namespaces = pytest.mark.skipif(
     os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("nft")),
     reason="cutting a network takes root, `ip` (iproute2) and `nft` (nftables)",
 )
-
-
-def sh(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True)
 
 
 class Hosts:
@@ -55,13 +52,10 @@ class Hosts:
     def cut(self, one: list[int], other: list[int]) -> None:
         """No packet passes between the two groups."""
         pairs = [(self.address(a), self.address(b)) for a in one for b in other]
-        drops = [f"ip saddr {x} ip daddr {y} drop" for a, b in pairs for x, y in ((a, b), (b, a))]
-        lines = ["table bridge cut {", "chain f {", "type filter hook forward priority 0;", *drops, "}", "}"]
-        nft = ["ip", "netns", "exec", self.bridge, "nft", "-f", "-"]
-        subprocess.run(nft, input="\n".join(lines), text=True, check=True, capture_output=True)
+        drop_between(self.bridge, [way for one, other in pairs for way in ((one, other), (other, one))])
 
     def heal(self) -> None:
-        sh("ip", "netns", "exec", self.bridge, "nft", "delete", "table", "bridge", "cut")
+        let_pass(self.bridge)
 
     def down(self) -> None:
         for name in (*self.names, self.bridge):

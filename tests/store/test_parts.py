@@ -9,7 +9,7 @@ import pytest
 
 from node.errors import OutcomeUnknown, RingError, StoreFull
 from node.identifiers import Identifier
-from node.store.committer import Committer
+from node.store.committer import Committer, Stalled
 from node.store.interface import Batch
 from node.store.names import Step
 from node.store.reader import LARGE, Reader
@@ -35,9 +35,12 @@ class Disk:
         self._do("write")
         self.wrote.append(steps)
 
+    def write_at_once(self, steps: list[Step]) -> None:
+        self._do("at once")
+        self.wrote.append(steps)
+
     def sync(self, to_disk: bool) -> None:
-        assert to_disk
-        self._do("sync")
+        self._do("sync" if to_disk else "flush")
 
     def reopen(self) -> None:
         self._do("reopen")
@@ -65,10 +68,18 @@ def test_what_queues_up_during_a_write_is_written_and_synced_as_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "error"),
-    [("write", StoreFull("full")), ("sync", OutcomeUnknown("who knows")), ("write", ValueError("?"))],
+    ("where", "error", "event"),
+    [
+        ("write", StoreFull("full"), "disk-full"),
+        ("sync", OutcomeUnknown("who knows"), "disk-failed"),
+        ("write", ValueError("?"), None),
+    ],
 )
-def test_a_failure_is_told_and_the_next_commit_begins_with_opening_anew(where: str, error: Exception) -> None:
+def test_a_failure_is_told_and_the_next_commit_begins_with_opening_anew(
+    where: str, error: Exception, event: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
     async def scenario() -> None:
         disk = Disk()
         committer = Committer(disk, asyncio.get_running_loop())
@@ -85,6 +96,7 @@ def test_a_failure_is_told_and_the_next_commit_begins_with_opening_anew(where: s
         await committer.close()
 
     asyncio.run(scenario())
+    assert [getattr(record, "event", None) for record in caplog.records] == [event, "disk-works"]
 
 
 def test_a_batch_that_cannot_be_stored_harms_only_itself() -> None:
@@ -96,6 +108,71 @@ def test_a_batch_that_cannot_be_stored_harms_only_itself() -> None:
         outcomes = await asyncio.gather(*map(committer.commit, (batch(0), bad, batch(3))), return_exceptions=True)
         assert outcomes[0] is None and isinstance(outcomes[1], TypeError) and outcomes[2] is None
         assert sum(map(len, disk.wrote)) == 2, "nothing of it was written"
+        await committer.close()
+
+    asyncio.run(scenario())
+
+
+def hasty(disk: Disk) -> Committer:
+    """For which the page cache is durable enough."""
+    committer = Committer(disk, asyncio.get_running_loop())
+    committer.to_disk = False
+    return committer
+
+
+def test_what_need_not_reach_the_disk_is_done_without_the_thread() -> None:
+    async def scenario() -> None:
+        disk = Disk()
+        committer = hasty(disk)
+        assert all(committer.commit(batch(n)).done() for n in range(3))  # type: ignore[attr-defined]
+        await committer.commit(batch(3), to_disk=True)
+        large = Batch()
+        large.put(Identifier(4), b"k", bytes(1_000_000))
+        await committer.commit(large)
+        assert disk.done == [*["at once", "flush"] * 3, "write", "sync", "write", "flush"]
+        await committer.close()
+
+    asyncio.run(scenario())
+
+
+def test_nothing_overtakes_what_the_thread_is_at() -> None:
+    async def scenario() -> None:
+        disk = Disk()
+        committer = hasty(disk)
+        disk.gate.clear()
+        first = committer.commit(batch(0), to_disk=True)
+        others = [committer.commit(batch(n)) for n in range(1, 20)]
+        disk.gate.set()
+        await asyncio.gather(first, *others)
+        assert "at once" not in disk.done
+        assert [step[1][1:21] for group in disk.wrote for step in group] == [Identifier(n).packed for n in range(20)]
+        await committer.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_would_have_to_wait_is_left_to_the_thread() -> None:
+    async def scenario() -> None:
+        disk = Disk()
+        committer = hasty(disk)
+        disk.failures["at once"] = Stalled()
+        await committer.commit(batch(0))
+        assert disk.done == ["at once", "write", "flush"]
+        await committer.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_without_the_thread_is_told_and_mended_by_it() -> None:
+    async def scenario() -> None:
+        disk = Disk()
+        committer = hasty(disk)
+        disk.failures["at once"] = StoreFull("full")
+        with pytest.raises(StoreFull):
+            await committer.commit(batch(0))
+        await committer.commit(batch(1))
+        await committer.commit(batch(2))
+        assert disk.done == ["at once", "reopen", "write", "flush", "at once", "flush"]
         await committer.close()
 
     asyncio.run(scenario())

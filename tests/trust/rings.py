@@ -58,6 +58,10 @@ class SecureRing:
         self.forget(node)
         return await self._start(NodeOptions(data=self.data(node), port=node.address.port, **options))
 
+    async def back(self, options: list[NodeOptions]) -> None:
+        """Start all of a ring that rests."""
+        await asyncio.gather(*map(self._start, options))
+
     def forget(self, node: Node) -> None:
         """It is none of the ring any more."""
         self.nodes.remove(node)

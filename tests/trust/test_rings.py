@@ -64,7 +64,9 @@ async def whole(ring: SecureRing) -> None:
 # -- renewal -----------------------------------------------------------------------------------------------------
 
 
-def test_nodes_renew_their_certificates_while_they_serve(tmp_path: Path) -> None:
+def test_nodes_renew_their_certificates_while_they_serve(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
     async def scenario() -> None:
         async with secure_ring(tmp_path, BRIEF) as ring:
             nodes = await ring.of(2)
@@ -82,6 +84,7 @@ def test_nodes_renew_their_certificates_while_they_serve(tmp_path: Path) -> None
                     assert await connection.call("get", f"key{number}", deadline=10) == number
 
     run(scenario())
+    assert {"let-in", "certificate-renewed"} <= {getattr(record, "event", "") for record in caplog.records}
 
 
 def test_a_connection_ends_with_the_certificate_it_was_made_with(tmp_path: Path) -> None:

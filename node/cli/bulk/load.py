@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli import load as script
-from node.cli.arguments import FAILED, log_to_stderr
+from node.cli.arguments import FAILED
 from node.cli.bulk.batches import ahead, batches
 from node.cli.bulk.formats import FORMATS, format_of
 from node.cli.bulk.ledger import Ledger, Rejects, State, StateFile, Work, to_resume
@@ -24,6 +24,7 @@ from node.cli.client import on_ring, ring_command
 from node.cli.output import Progress, complain, print_json
 from node.codec import Address
 from node.errors import BadUsage
+from node.logs import LogOptions, Logs
 from node.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def command(
 
     Scripts: what the lines say is done and verified, as main.py does, see there; of the options --node applies.
     """
-    log_to_stderr(log_level)
+    Logs(LogOptions(log_level))
     source = Source(Stream(file), encoding)
     with closing(source.stream):
         kind = format_of(source) if kind == "auto" else kind

@@ -36,8 +36,8 @@ class Agent:
         self._layout = layout
         self._keeper = Keeper(layout)
         self._releases = layout.base / "releases"
-        self._log_began = 0
-        """How long the log was when the node was started."""
+        self._said_before = 0
+        """How long the file of what it says was when the node was started."""
 
     def look(self, request: Request) -> Request:
         """What is here, what runs, and what its node says of the ring."""
@@ -73,11 +73,11 @@ class Agent:
             if not was:
                 processes.end(processes.nodes_in(self._releases), signal.SIGTERM, request["patience"])
                 _check_port(request["address"], request["port"])
-                words = [*request["words"], "--data", str(self._layout.data)]
+                words = [*request["words"], "--data", str(self._layout.data), "--log-file", str(self._layout.log)]
                 orders = {"words": words, "environment": request["environment"]}
                 write_privately(self._layout.orders, json.dumps(orders))
                 self._layout.state.unlink(missing_ok=True)
-                self._log_began = self._layout.log.stat().st_size if self._layout.log.exists() else 0
+                self._said_before = self._layout.said.stat().st_size if self._layout.said.exists() else 0
                 self._keeper.start()
             state = self._until_up(request, started=not was, may_wait=had_data and request["may_wait"])
             return {"state": state, "was_running": was}
@@ -153,8 +153,8 @@ class Agent:
 
     def _last_words(self) -> str:
         """The last thing the node said since it was started."""
-        with contextlib.suppress(OSError), self._layout.log.open("rb") as file:
-            file.seek(self._log_began)
+        with contextlib.suppress(OSError), self._layout.said.open("rb") as file:
+            file.seek(self._said_before)
             said = [line for line in file.read().decode(errors="replace").splitlines() if " supervisor: " not in line]
             return said[-1].strip() if said else ""
         return ""
@@ -184,7 +184,7 @@ def main() -> None:
     agent, client = Agent(layout), Client(layout)
     verb, *rest = sys.argv[1:]
     if verb == "logs":
-        os.execvp("tail", ["tail", *rest, str(layout.log)])
+        os.execvp("tail", ["tail", "-q", *rest, *(str(path) for path in (layout.log, layout.said) if path.exists())])
     if verb == "special":
         client.special(*rest)
     verbs: dict[str, Callable[[Request], Request]] = {

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from node.codec import Address
 from node.deploy.host.layout import Layout
-from node.deploy.host.secret import TOKEN
+from node.logs import TOKEN
 
 Request = dict[str, Any]
 

@@ -25,6 +25,7 @@ After=network-online.target
 
 [Service]
 ExecStart="{python}" -m {module}
+ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=1
 KillMode=mixed
@@ -105,8 +106,8 @@ class Keeper:
 
     def _errors(self) -> int:
         """Where a supervisor that cannot even start says so."""
-        self._layout.log.parent.mkdir(mode=0o700, exist_ok=True)
-        return os.open(self._layout.log.with_name("supervisor.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._layout.said.parent.mkdir(mode=0o700, exist_ok=True)
+        return os.open(self._layout.said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def _at_reboot(self, lines: list[str]) -> None:
         """What cron starts of this installation. Nothing where there is no cron."""

@@ -50,8 +50,13 @@ class Layout:
 
     @property
     def log(self) -> Path:
-        """What the node and its supervisor say."""
+        """What the node logs."""
         return self.base / "log" / "node.log"
+
+    @property
+    def said(self) -> Path:
+        """What the supervisor says, and what the node says on standard output and error: why it does not start."""
+        return self.base / "log" / "supervisor.log"
 
     @property
     def orders(self) -> Path:
@@ -71,7 +76,7 @@ class Layout:
     @property
     def has_data(self) -> bool:
         """Whether a node has been here before."""
-        return self.data.is_dir() and any(self.data.iterdir())
+        return self.data.is_dir() and any(path.name != "settings.toml" for path in self.data.iterdir())
 
     def data_size(self) -> int:
         """Bytes of the data directory; its files come and go meanwhile."""

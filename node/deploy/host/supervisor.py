@@ -1,15 +1,14 @@
 """Keeps one node running: starts it again whenever it fails, and writes down what it says.
 
-Waits longer after each failure in a row, two seconds at most. SIGTERM and SIGUSR1 are passed on, and when the node has
-ended so does this. A node that ends by itself without a failure has left its ring on purpose and is not started again.
-Its own command line does not name the node's script, so that whoever looks for nodes finds nodes.
+Waits longer after each failure in a row, two seconds at most. Signals are passed on; after SIGTERM and SIGUSR1, when
+the node has ended, so does this. A node that ends by itself without a failure has left its ring on purpose and is not
+started again. Its own command line does not name the node's script, so that whoever looks for nodes finds nodes.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import os
 import signal
 import subprocess
@@ -19,12 +18,11 @@ import time
 from typing import Any
 
 from node.deploy.host.layout import Layout, locked, write_privately
-from node.deploy.host.secret import TOKEN
+from node.logs import LogFile, without_secrets
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 STEADY = 10.0
 """Seconds after which a node has not failed in a row with the time before."""
-LOG_SIZE, LOG_FILES = 5_000_000, 5
 
 
 class Supervisor:
@@ -40,13 +38,17 @@ class Supervisor:
         self._failures = 0
         self._last = ""
 
+    def tell(self, number: int, _: Any = None) -> None:
+        """Pass a signal on."""
+        child = self._child
+        if child is not None and child.poll() is None:
+            child.send_signal(number)
+
     def stop(self, number: int, _: Any = None) -> None:
         """Pass a signal to leave or to rest on, and do not start the node again."""
         self._told_by = number
         self._told.set()
-        child = self._child
-        if child is not None and child.poll() is None:
-            child.send_signal(number)
+        self.tell(number)
 
     def run(self) -> int:
         """Start the node, again and again; what to exit with."""
@@ -86,7 +88,7 @@ class Supervisor:
             self._child.send_signal(self._told_by)
         assert self._child.stdout is not None
         for line in self._child.stdout:
-            self._log.info(TOKEN.sub("(a token)", line.rstrip("\n")))
+            self._log.info(without_secrets(line.rstrip("\n")))
         return self._child.wait()
 
     def _write_state(self, pid: int | None) -> None:
@@ -100,18 +102,18 @@ class Supervisor:
 def main() -> int:
     """Supervise the node of this installation, if nobody does."""
     layout = Layout.here()
-    layout.log.parent.mkdir(mode=0o700, exist_ok=True)
+    layout.said.parent.mkdir(mode=0o700, exist_ok=True)
     with layout.pid.open("a+") as pid:
         if not locked(pid.fileno()):
             return 0
         pid.truncate(0)
         pid.write(f"{os.getpid()}\n")
         pid.flush()
-        log = logging.getLogger("node.log")
+        log = logging.getLogger("said")
         log.setLevel(logging.INFO)
-        log.addHandler(logging.handlers.RotatingFileHandler(layout.log, maxBytes=LOG_SIZE, backupCount=LOG_FILES - 1))
+        log.addHandler(LogFile(layout.said))
         supervisor = Supervisor(layout, log)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, supervisor.tell)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, supervisor.stop)
         return supervisor.run()

@@ -1,0 +1,80 @@
+"""The calls of one connection that wait for their answers: by number, each with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from node.errors import OutcomeUnknown, Unreachable
+
+
+@dataclass(slots=True)
+class Call:
+    """One of them: under which number of the wire it was sent, and until when it waits."""
+
+    answer: asyncio.Future[Any]
+    ticket: int
+    due: float
+    deadline: float
+
+
+class Calls:
+    """All of one connection. One timer serves them: it goes off at the first deadline, or before."""
+
+    def __init__(self, peer: Callable[[], str]) -> None:
+        """`peer`: who is asked, for messages."""
+        self._peer = peer
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[int, Call] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    async def answer(self, seq: int, ticket: int, deadline: float) -> Any:
+        """What number `seq` is answered within `deadline` seconds. Raises OutcomeUnknown, and what it failed with."""
+        call = Call(self._loop.create_future(), ticket, self._loop.time() + deadline, deadline)
+        self._waiting[seq] = call
+        if self._alarm is None or call.due < self._alarm.when():
+            self._set_alarm(call.due)
+        try:
+            return await call.answer
+        finally:
+            self._waiting.pop(seq, None)
+
+    def answered(self, seq: Any, content: Any) -> None:
+        """This is the answer to that number, if it is still waited for."""
+        call = self._waiting.get(seq)
+        if call is not None and not call.answer.done():
+            call.answer.set_result(content)
+
+    def failed(self, seq: Any, error: Exception) -> None:
+        """This came of that number, if it is still waited for."""
+        call = self._waiting.get(seq)
+        if call is not None and not call.answer.done():
+            call.answer.set_exception(error)
+
+    def end(self, sent: int, reason: str) -> None:
+        """The connection has ended; what had a ticket beyond `sent` was never sent."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for seq, call in self._waiting.items():
+            kind = Unreachable if call.ticket > sent else OutcomeUnknown
+            self.failed(seq, kind(f"the connection with {self._peer()} ended: {reason}"))
+
+    def _set_alarm(self, when: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        """The time of some may be over."""
+        self._alarm = None
+        now = self._loop.time()
+        for seq, call in self._waiting.items():
+            if call.due <= now:
+                self.failed(seq, OutcomeUnknown(f"no answer from {self._peer()} within {call.deadline:.3g} s"))
+        if left := [call.due for call in self._waiting.values() if call.due > now]:
+            self._set_alarm(min(left))

@@ -1,0 +1,144 @@
+"""Calls that a thread waits for itself: to the node and back without any event loop between.
+
+A `Line` is one connection with one call at a time. Whatever does not go as it should ends it, and the call with
+Unreachable or OutcomeUnknown: why, the pool finds out, over which such a call is tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import threading
+import time
+
+from rpyc.core import brine
+
+from node.codec import Address
+from node.errors import OutcomeUnknown, RingError, Unreachable
+from node.remote import relay
+from node.remote.framing import Garbage, Splitter, frame
+from node.remote.pool import Pool, opened
+from node.remote.wire import tune
+from node.settings import Settings
+
+PIECE = 64 * 1024
+"""Bytes taken from the socket at a time."""
+
+
+class Line:
+    """A connection to one node. Used by one thread at a time."""
+
+    def __init__(self, to: Address, settings: Settings, tls: ssl.SSLContext | None, deadline: float) -> None:
+        """Connect within `deadline` seconds. Raises Unreachable."""
+        self._to = to
+        self._splitter = Splitter(settings.max_frame, settings.max_skip)
+        self._seq = 0
+        self._poll = select.poll()
+        try:
+            self._socket = socket.create_connection((to.host, to.port), deadline)
+        except OSError as error:
+            raise Unreachable(f"nobody listens at {to} ({error}): is the node running?") from None
+        tune(self._socket, settings)
+        if tls is not None:
+            try:
+                self._socket = tls.wrap_socket(self._socket, server_hostname=to.host)
+            except OSError as error:
+                self._socket.close()
+                raise Unreachable(f"{to} and this side do not trust each other: {error}") from None
+        self._poll.register(self._socket, select.POLLIN)
+
+    def call(self, method: str, payload: bytes, deadline: float) -> bytes:
+        """See `node.transport.Transport`; the line is at an end unless it returns or raises what the callee raised."""
+        self._seq += 1
+        asked = frame(relay.REQUEST, brine.dump(self._seq), *relay.package(method, payload))
+        try:
+            self._socket.settimeout(deadline)
+            self._socket.sendall(asked)
+            while (message := self._splitter.take()) is None:
+                if not (data := self._socket.recv(PIECE)):
+                    raise OutcomeUnknown(f"{self._to} ended the connection in the middle of a call")
+                self._splitter.feed(data)
+        except (OSError, Garbage) as error:
+            raise OutcomeUnknown(f"no answer from {self._to} within {deadline:.3g} s ({error})") from None
+        answer = relay.replied(message) if type(message) is bytes else None
+        if answer is None or answer[0] != self._seq:
+            raise OutcomeUnknown(f"what {self._to} answered is none to a call")
+        return answer[1]
+
+    @property
+    def stands(self) -> bool:
+        """Whether the peer has not ended it, as far as can be seen. Never waits."""
+        if not self._poll.poll(0):
+            return True
+        self._socket.settimeout(0)
+        try:
+            self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):  # TLS has said something for itself
+            return True
+        except OSError:
+            return False
+        return False
+
+    def close(self) -> None:
+        """End it."""
+        self._socket.close()
+
+
+class Lines:
+    """A `Transport` that does its calls on the thread they are made on, or through the pool on the loop of the pool.
+
+    Lines that are not in use are kept.
+    """
+
+    def __init__(self, pool: Pool, settings: Settings, tls: ssl.SSLContext | None) -> None:
+        """Made on the loop of the pool."""
+        self._pool = pool
+        self._settings = settings
+        self._tls = tls
+        self._loop_thread = threading.get_ident()
+        self._free: dict[Address, list[Line]] = {}
+        self._not_before: dict[Address, float] = {}
+        self._closed = False
+
+    async def call(self, to: Address, method: str, payload: bytes, *, deadline: float) -> bytes:
+        """See `node.transport.Transport`."""
+        if threading.get_ident() == self._loop_thread:
+            return await self._pool.call(to, method, payload, deadline=deadline)
+        line = self._taken(to, deadline)
+        try:
+            reply = line.call(method, payload, deadline)
+        except BaseException:
+            line.close()
+            raise
+        self._put_back(to, line)
+        return opened(reply, to)
+
+    def _taken(self, to: Address, deadline: float) -> Line:
+        with contextlib.suppress(KeyError, IndexError):
+            while True:
+                line = self._free[to].pop()
+                if line.stands:
+                    return line
+                line.close()
+        if self._closed or time.monotonic() < self._not_before.get(to, 0.0):
+            raise Unreachable(f"nothing was sent to {to}: it is not asked straight at the moment")
+        try:
+            return Line(to, self._settings, self._tls, min(deadline, self._settings.connect))
+        except RingError:
+            self._not_before[to] = time.monotonic() + self._settings.backoff_limit
+            raise
+
+    def _put_back(self, to: Address, line: Line) -> None:
+        if self._closed:
+            line.close()
+        else:
+            self._free.setdefault(to, []).append(line)
+
+    def close(self) -> None:
+        """End all connections that are not in use, and those in use after their calls."""
+        self._closed = True
+        for lines in self._free.values():
+            while lines:
+                lines.pop().close()
