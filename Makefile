@@ -36,13 +36,16 @@ run: setup
 test: setup
 	$(BIN)/python -m pytest -q -n 5 --dist worksteal
 
+soak: AIMED = one_at_a_time_crash or batches or parts
 soak: setup
 	$(BIN)/python -m pytest -q -m soak --timeout 7200
 	RPYCHORD_SEED=1000-3999 $(BIN)/python -m pytest -q -n 2 tests/simulation/test_rings.py -k "pointer or invariant" --timeout 7200
 	RPYCHORD_SEED=1000-1199 $(BIN)/python -m pytest -q -n 2 tests/simulation/test_rings.py --timeout 7200
 	RPYCHORD_SEED=1000-2999 $(BIN)/python -m pytest -q -n 2 tests/register -k "one_register or no_lease" --timeout 7200
 	RPYCHORD_SEED=1000-2999 $(BIN)/python -m pytest -q -n 2 tests/eventual/test_commons.py --timeout 36000
-	RPYCHORD_SEED=1000-10999 $(BIN)/python -m pytest -q -n 2 tests/chain/test_linearizable.py --timeout 36000
+	RPYCHORD_SEED=1000-10999 $(BIN)/python -m pytest -q -n 2 tests/chain/test_linearizable.py -k "$(AIMED)" --timeout 36000
+	RPYCHORD_SEED=1000-1299 $(BIN)/python -m pytest -q -n 2 tests/chain/test_linearizable.py -k "not ($(AIMED))" --timeout 36000
+	RPYCHORD_SEED=1000-3999 $(BIN)/python -m pytest -q -n 2 tests/chain/test_watching.py --timeout 36000
 
 bench: setup
 	$(BIN)/python -m bench transport

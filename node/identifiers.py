@@ -117,6 +117,11 @@ class Arc:
             return ((low, high),)
         return ((0, high), (low, RING - 1))
 
+    def overlaps(self, other: Arc) -> bool:
+        """Whether any point lies in both."""
+        ahead = (other.start - self.start) % RING
+        return ahead < self.width or (RING - ahead) % RING < other.width
+
     def intersect(self, other: Arc) -> tuple[Arc, ...]:
         """What both cover: up to two arcs, clockwise from the start of this one."""
         return tuple(self._offset(low, high) for low, high in self._overlaps(other))

@@ -102,6 +102,7 @@ def test_minus_and_intersect_part_an_arc(arc: Arc, other: Arc, point: Identifier
     assert len(inside) == (point in arc and point in other)
     assert len(outside) == (point in arc and point not in other)
     assert sum(p.width for p in (*arc.intersect(other), *arc.minus(other))) == arc.width
+    assert arc.overlaps(other) is bool(arc.intersect(other))
 
 
 @given(st.sets(anywhere, min_size=1), anywhere)

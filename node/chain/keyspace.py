@@ -132,8 +132,9 @@ class Keyspace:
         return unpack(Record, note) if note is not None else None
 
     async def found(self, ring: RingMap) -> None:
-        """Hold all of a ring that begins with this node."""
-        self._links.follow(await self.held.found(ring.entries[0]))
+        """Hold what is this node's of a ring that begins with it."""
+        for entry in ring.of(self.resident.life):
+            self._links.follow(await self.held.found(entry))
 
     def begin(self) -> None:
         """Begin all rounds."""

@@ -101,6 +101,8 @@ class Command(Message, frozen=True):
     outcome: Outcome
     covers: Cover = b""
     """What was ordered of the operation so far, this included: where its arc was split, it is tried again in parts."""
+    overtaken: bool = False
+    """Whether it was made of records that a later command had written: what it wrote itself is not known any more."""
 
 
 class Logged(Message, frozen=True):

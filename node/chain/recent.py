@@ -57,9 +57,15 @@ class Recent:
             self._size -= size
             self._since = [(arc, max(version, oldest.version)) for arc, version in self._since]
 
+    def forget(self, upto: Version) -> None:
+        """What happened up to this version, the latest yet, is not known."""
+        self._commands.clear()
+        self._size = 0
+        self._since = [(arc, max(version, upto)) for arc, version in self._since]
+
     def knows(self, arc: Arc, after: Version) -> bool:
         """Whether all that happened in an arc after this version is here."""
-        return all(version <= after for other, version in self._since if arc.intersect(other))
+        return all(version <= after for other, version in self._since if arc.overlaps(other))
 
     def after(self, arc: Arc, after: Version, upto: Version) -> Iterator[tuple[Version, Change]]:
         """What happened in an arc after one version and up to another, the latest first."""

@@ -265,7 +265,10 @@ class Replica:
     def _stored(self, group: list[tuple[int, Command]]) -> None:
         for number, command in group:
             logged = self._log[number] = self._logged(command)
-            self.recent.add(command, self._sizes[command.version])
+            if command.overtaken:
+                self.recent.forget(command.version)
+            else:
+                self.recent.add(command, self._sizes[command.version])
             self._unconfirmed.append(logged)
             if command.operation is None:
                 self._superseded.append(number)
@@ -376,7 +379,8 @@ class Replica:
         """The durable history behind `position`, at most about `limit` bytes where that is given.
 
         Commands from before a restart are made from the records as they are now. If a later command wrote one of those
-        meanwhile, that command comes with them: only together they are what the history says.
+        meanwhile, that command comes with them: only together they are what the history says, and who watches the keys
+        is not told it by those who have it so.
         """
         chosen = self._logged_after(position, limit)
         while True:
@@ -385,7 +389,8 @@ class Replica:
             bodies = dict(zip(names, await self.store.get_many(names), strict=True)) if names else {}
             every = self._logged_after(position, None)
             if not any(name in bodies for each in every[len(chosen) :] for name in each.names):
-                return tuple(commands.get(each.version) or _command(each, bodies) for each in chosen)
+                last = {name: each.version for each in chosen for name in each.names}
+                return tuple(commands.get(each.version) or _command(each, bodies, last) for each in chosen)
             chosen = every
 
     def _logged_after(self, position: Version, limit: int | None) -> list[Logged]:
@@ -436,10 +441,11 @@ def _last_of_each_slot(log: Mapping[int, Logged]) -> dict[Slot, int]:
     return {slot: n for slot, (_, n) in last.items()}
 
 
-def _command(logged: Logged, bodies: Mapping[Name, bytes | None]) -> Command:
-    """A command as its records show it."""
+def _command(logged: Logged, bodies: Mapping[Name, bytes | None], last: Mapping[Name, Version]) -> Command:
+    """A command as its records show it; `last`: which command wrote each."""
     changes = tuple(Change(position, key, bodies[position, key]) for position, key in logged.names)
-    return Command(logged.version, logged.operation, changes, logged.outcome, logged.covers)
+    overtaken = any(last[name] > logged.version for name in logged.names)
+    return Command(logged.version, logged.operation, changes, logged.outcome, logged.covers, overtaken)
 
 
 def _names(command: Command) -> tuple[Name, ...]:

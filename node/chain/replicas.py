@@ -69,7 +69,7 @@ class Replicas:
 
     def within(self, arc: Arc) -> list[Replica]:
         """Those that overlap an arc."""
-        return [replica for replica in self._all if replica.arc.intersect(arc)]
+        return [replica for replica in self._all if replica.arc.overlaps(arc)]
 
     # -- steps -------------------------------------------------------------------------------------------------------
 

@@ -91,6 +91,10 @@ class RingMap(Message, frozen=True, dict=True, gc=True):
     def _residents(self) -> dict[Life, Resident]:
         return {resident.life: resident for resident in self.residents}
 
+    @cached_property
+    def _wanted(self) -> dict[Arc, tuple[Life, ...]]:
+        return {}
+
     def number_at(self, position: Identifier) -> int:
         """The number of the entry whose arc holds `position`."""
         return bisect_left(self._ends, position) % len(self.entries)
@@ -110,7 +114,7 @@ class RingMap(Message, frozen=True, dict=True, gc=True):
 
     def within(self, arc: Arc) -> tuple[Entry, ...]:
         """The entries that overlap `arc`."""
-        return tuple(entry for entry in self.entries if entry.arc.intersect(arc))
+        return tuple(entry for entry in self.entries if entry.arc.overlaps(arc))
 
     def of(self, life: Life) -> Iterator[Entry]:
         """The entries whose chains hold this node."""
@@ -128,6 +132,11 @@ class RingMap(Message, frozen=True, dict=True, gc=True):
 
     def wanted(self, arc: Arc) -> tuple[Life, ...]:
         """Who should hold `arc`: the first k nodes clockwise, as far as possible each in a zone of its own."""
+        if arc not in self._wanted:
+            self._wanted[arc] = self._chosen(arc)
+        return self._wanted[arc]
+
+    def _chosen(self, arc: Arc) -> tuple[Life, ...]:
         apart: dict[Life, None] = {}
         zones: set[str] = set()
         others: dict[Life, None] = {}

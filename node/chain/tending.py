@@ -89,7 +89,8 @@ class Tending:
         await self._pulse.feel(r for r in ring.residents if r.life in self._neighbourhood(ring))
         await self._evict(ring)
         wrong: dict[tuple[Arc, int], float] = {}
-        await asyncio.gather(*(self._tend(ring, entry, wrong) for entry in ring.of(self._life)))
+        steps = [(entry, self._step(ring, entry)) for entry in ring.of(self._life)]
+        await asyncio.gather(*(self._tend(entry, step, wrong) for entry, step in steps if step is not None))
         self._wrong_since = wrong
         for entry in ring.entries:
             if self._life not in entry.chain and self._life in ring.wanted(entry.arc):
@@ -106,10 +107,7 @@ class Tending:
 
     # -- the chains it is in -----------------------------------------------------------------------------------------
 
-    async def _tend(self, ring: RingMap, entry: Entry, wrong: dict[tuple[Arc, int], float]) -> None:
-        step = self._step(ring, entry)
-        if step is None:
-            return
+    async def _tend(self, entry: Entry, step: Step, wrong: dict[tuple[Arc, int], float]) -> None:
         now = asyncio.get_running_loop().time()
         since = wrong[entry.arc, entry.epoch] = self._wrong_since.get((entry.arc, entry.epoch), now)
         alive = [life for life in entry.chain if self._pulse.seems_alive(life)]
@@ -179,9 +177,8 @@ class Tending:
         for replica in self._replicas:
             for entry in ring.within(replica.arc):
                 over = entry.epoch > max(replica.state.epoch, replica.state.sealed)
-                copying = any(arc.intersect(replica.arc) for arc in self._copying)
                 useful = self._life in entry.chain or self._life in ring.wanted(entry.arc)
-                if over and not useful and not copying:
+                if over and not useful and not any(arc.overlaps(replica.arc) for arc in self._copying):
                     await self._attempt(self._replicas.retire(entry.arc))
 
     async def _tend_keepers(self, ring: RingMap) -> None:

@@ -3,7 +3,7 @@
 The client keeps, for each piece of the ring, the version up to which it has heard, and asks a member of the chain that
 holds the piece for what came after: the tail, or another one if that is gone or has forgotten. Where all have
 forgotten (all were started anew, or very much was written while nobody could be asked), what is there now is told, and
-`missed` says that versions in between may not have been.
+`missed` says that versions in between may not have been; of a key that is not there any more, its next version says so.
 """
 
 from __future__ import annotations
@@ -62,6 +62,10 @@ class Watch:
         self._all = Arc(where.plus(-1), where) if exact else EVERYTHING
         self._told: dict[bytes, Version] = {}
         """What was told of keys ahead of how far their places were heard of."""
+        self._gaps: list[Arc] = []
+        """Pieces of which something was not told."""
+        self._sure: set[bytes] = set()
+        """Keys in them of which something was told since."""
         self._events: asyncio.Queue[Event] = asyncio.Queue(QUEUE)
         self._ready: deque[Event] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -173,7 +177,7 @@ class Watch:
     async def _heard(self, places: list[Place], answer: Watched) -> list[Place]:
         for version, change in answer.events:
             if version > self._told.get(change.key, NEVER) and not change.key.startswith(SYSTEM):
-                await self._events.put(_event(version, change))
+                await self._events.put(_event(version, change, self._is_after_gap(change.key)))
         for key, version in list(self._told.items()):
             if version <= answer.upto and any(Identifier.of_key(key) in arc for arc, _ in places):
                 del self._told[key]
@@ -199,6 +203,9 @@ class Watch:
 
     async def _look(self, places: list[Place]) -> list[Place]:
         """Nobody knows what happened: tell what is there now that was not heard of yet."""
+        gaps = [arc for arc, _ in places]
+        self._gaps = list(dict.fromkeys((*self._gaps, *gaps)))
+        self._sure = {key for key in self._sure if not any(Identifier.of_key(key) in gap for gap in gaps)}
         fresh = [place for arc, _ in places for place in await self._from_now(arc)]
         async for records in self._router.scan(self._key):
             for key, stored in records:
@@ -207,9 +214,17 @@ class Watch:
                     continue
                 if stored.version > max(after, self._told.get(key, NEVER)):
                     self._told[key] = stored.version
+                    self._sure.add(key)
                     value = unpack_value(stored.value)
                     await self._events.put(Event(readable(key), value, stored.version, missed=True))
         return fresh
+
+    def _is_after_gap(self, key: bytes) -> bool:
+        """Whether nothing was told of a key since something in its place was not."""
+        if key in self._sure or not any(Identifier.of_key(key) in gap for gap in self._gaps):
+            return False
+        self._sure.add(key)
+        return True
 
 
 def _joined(places: list[Place]) -> list[Place]:
@@ -223,7 +238,7 @@ def _joined(places: list[Place]) -> list[Place]:
     return joined
 
 
-def _event(version: Version, change: Change) -> Event:
+def _event(version: Version, change: Change, missed: bool) -> Event:
     if change.body is None:
-        return Event(readable(change.key), None, version, deleted=True)
-    return Event(readable(change.key), unpack_value(unpack(Stored, change.body).value), version)
+        return Event(readable(change.key), None, version, True, missed)
+    return Event(readable(change.key), unpack_value(unpack(Stored, change.body).value), version, False, missed)

@@ -66,7 +66,7 @@ class Acceptor:
         return cls(store, life, settings, clock, unpack(State, note) if note else None)
 
     async def found(self, record: Record) -> None:
-        """Begin a register with this record, whose only keeper this is. Ballots of earlier generations are lower."""
+        """Begin a register with this record. Ballots of earlier generations are lower."""
         self._quiet = (record.configuration, self._clock())
         ballot = (record.generation * GENERATION, self._life)
         await self._become(State(ballot, ballot, record))

@@ -268,21 +268,25 @@ class Keepers:
             except RingError as error:
                 self._silent.add(keeper)
                 log.debug("keeper %s: %s", keeper.address, error)
+            finally:
+                waiting.pop(keeper, None)
+                news.set()
 
-        waiting = {asyncio.ensure_future(ask(keeper, question)): keeper for keeper, question in questions.items()}
-        until: float | None = None
+        news = asyncio.Event()
+        waiting = {keeper: loop.create_task(ask(keeper, question)) for keeper, question in questions.items()}
         try:
-            while waiting:
-                if until is None and all(_is_majority(g, (*have, *answers)) for g in groups):
-                    until = loop.time() + self._settings.probe / 8
-                if until is not None and (loop.time() >= until or set(waiting.values()) <= self._silent):
-                    break
-                patience = None if until is None else until - loop.time()
-                done, _ = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    del waiting[task]
+            async with asyncio.timeout(None) as patience:
+                while waiting:
+                    if patience.when() is None and all(_is_majority(g, (*have, *answers)) for g in groups):
+                        patience.reschedule(loop.time() + self._settings.probe / 8)
+                    if patience.when() is not None and waiting.keys() <= self._silent:
+                        break
+                    news.clear()
+                    await news.wait()
+        except TimeoutError:
+            pass  # the others had their moment
         finally:
-            for task, keeper in waiting.items():
+            for keeper, task in waiting.items():
                 task.cancel()
                 self._silent.add(keeper)
         return dict(answers)

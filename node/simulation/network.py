@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from dataclasses import dataclass, field
+from math import log
 from random import Random
 from zlib import crc32
 
@@ -311,7 +312,7 @@ class Network:
         faults, random = self.faults, self._random
         delay = faults.least_delay
         if faults.delay:
-            delay += random.expovariate(1.0 / faults.delay)
+            delay -= faults.delay * log(1.0 - random.random())
         if faults.slow and random.random() < faults.slow:
             delay += random.uniform(0.0, faults.slow_by)
         return delay

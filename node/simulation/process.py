@@ -67,11 +67,21 @@ class Process:
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work done by the process, from outside of it. Raises Crashed if the process is killed meanwhile."""
         task = self.spawn(work)
+        ended = self._loop.create_future()
+
+        def end(_: object) -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        task.add_done_callback(end)
+        self.death.add_done_callback(end)
         try:
-            await asyncio.wait((task, self.death), return_when=asyncio.FIRST_COMPLETED)
+            await ended
         except asyncio.CancelledError:
             task.cancel()
             raise
+        finally:
+            self.death.remove_done_callback(end)
         if task.done():
             return task.result()
         raise Crashed(f"{self.name} was killed")

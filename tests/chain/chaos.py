@@ -12,7 +12,8 @@ from node.codec import Address
 from node.errors import Definite, OutcomeUnknown, VersionConflict
 from node.identifiers import Identifier
 from node.settings import Settings
-from node.simulation.linearizability import CONFLICT, History, check
+from node.simulation.history import CONFLICT, History
+from node.simulation.linearizability import check
 from node.simulation.process import Crashed
 from node.simulation.world import Host, World
 from node.values import pack_value, unpack_value
@@ -184,6 +185,6 @@ async def slow_tails(ring: ChainRing, hosts: list[Host], events: int) -> None:
         ring.world.network.heal()
 
 
-def assert_linearizable(clients: Clients) -> None:
-    verdict = check(clients.history)
+def assert_linearizable(history: History) -> None:
+    verdict = check(history)
     assert verdict, str(verdict)

@@ -60,4 +60,4 @@ async def machines_lose_power(seed: int, losses: int) -> None:
         await ring.start(host=victim)
     await clients.stop()
     writing_back.cancel()
-    assert_linearizable(clients)
+    assert_linearizable(clients.history)

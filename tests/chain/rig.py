@@ -7,11 +7,13 @@ from random import Random
 
 from node.chain.cartography import Chart
 from node.chain.keyspace import Keyspace
-from node.chain.ring_map import Policy, Resident, RingMap
+from node.chain.ring_map import Entry, Policy, Resident, RingMap, Seat
+from node.chain.router import Router
 from node.chain.tending import KEEPERS
+from node.client.atlas import Atlas
 from node.codec import Address, pack, unpack
 from node.errors import RingError
-from node.identifiers import RING, Identifier
+from node.identifiers import RING, Arc, Identifier
 from node.register.acceptor import Acceptor
 from node.register.keepers import Keepers
 from node.register.messages import Configuration, Keeper, Record
@@ -38,6 +40,20 @@ class SlowStore(MemoryStore):
         stalls = self._random.random() < self.stalls
         await asyncio.sleep(self._random.uniform(0, 8) if stalls else self._random.expovariate(1 / 0.0005))
         return await super().get_many(wanted)
+
+
+class Client:
+    """A program that is on no node."""
+
+    def __init__(self, host: Host, atlas: Atlas, settings: Settings) -> None:
+        self.host = host
+        self.atlas = atlas
+        self.settings = settings
+        self.router = Router(atlas, host.transport, settings, host.random)
+
+
+def _resident(host: Host, life: bytes) -> Resident:
+    return Resident(life, host.address, str(host.address))
 
 
 class ChainRing:
@@ -67,41 +83,38 @@ class ChainRing:
     def space(self, host: Host) -> Keyspace:
         return self.spaces[host.address]
 
-    async def start(self, host: Host | None = None) -> Host:
-        """Bring up a node, or bring one back; it is in the map when this returns."""
+    async def start(self, host: Host | None = None, seat: Identifier | None = None) -> Host:
+        """Bring up a node, or bring one back; it is in the map when this returns. A new one sits where chance puts it
+        unless `seat` says where."""
         host = host or self.world.host()
         host.start()
-        await host.run(self._boot(host))
+        await host.run(self._boot(host, None, seat))
         return host
 
-    async def _boot(self, host: Host) -> None:
-        life = self.lives.setdefault(host.address, host.random.randbytes(16))
+    async def _boot(self, host: Host, founding: Record | None, seat: Identifier | None = None) -> None:
+        life = self._life(host)
         store = SlowStore(host.disk, host.random)
         acceptor = await Acceptor.load(store, life, self.settings, host.clock)
         known = await Keyspace.known_record(store)
-        founder = known is None and not self.spaces
-        if founder:
-            keeper = Keeper(life, host.address)
-            resident = Resident(life, host.address, str(host.address))
-            founded = RingMap.founded(self.policy, resident, [self._seat()])
-            known = Record(1, b"", pack(founded), Configuration((keeper,)))
-            await acceptor.found(known)
-        if known is None:
-            known = self.chart.record
+        if known is None and not self.spaces:
+            founding = founding or self._founding([host])
+        if founding is not None and life in [keeper.life for keeper in founding.configuration.keepers]:
+            await acceptor.found(founding)
+        known = known or founding or self.chart.record
         space = self._space(host, life, store, known)
         receive = Switchboard()
         space.connect(receive)
         acceptor.connect(receive)
         await space.load()
-        if founder:
-            await space.found(unpack(RingMap, known.value))
+        if founding is not None:
+            await space.found(unpack(RingMap, founding.value))
         await space.cartography.learn(known)
         host.listen(receive)
         self.spaces[host.address] = space
         space.begin()
         while True:
             try:
-                await space.join(self.map.seats_of(life) or (self._seat(),))
+                await space.join(self.map.seats_of(life) or (seat or self._seat(),))
                 return
             except RingError:
                 await asyncio.sleep(0.1)
@@ -109,7 +122,7 @@ class ChainRing:
     def _space(self, host: Host, life: bytes, store: SlowStore, known: Record) -> Keyspace:
         tasks = Tasks()
         tasks.failed.add_done_callback(self._failed)
-        resident = Resident(life, host.address, str(host.address))
+        resident = _resident(host, life)
         register = Keepers(host.transport, self.settings, host.random, host.clock, life, known)
         arguments = (resident, store, host.transport, self.settings, host.random, host.clock, host.clock)
         return Keyspace(*arguments, tasks, register)
@@ -118,11 +131,42 @@ class ChainRing:
         if not failed.cancelled() and (error := failed.exception()) is not None:
             self.failures.append(error)
 
+    def _life(self, host: Host) -> bytes:
+        return self.lives.setdefault(host.address, host.random.randbytes(16))
+
     def _seat(self) -> Identifier:
         return Identifier(self.random.randrange(RING))
 
+    def _founding(self, hosts: list[Host]) -> Record:
+        """The record that a ring of these hosts begins with: every arc is where the ring wants it."""
+        lives = {self._life(host): host for host in hosts}
+        residents = tuple(_resident(host, life) for life, host in lives.items())
+        seats = sorted((Seat(self._seat(), life) for life in lives), key=lambda seat: seat.id)
+        empty = RingMap(self.policy, residents, tuple(seats))
+        arcs = [Arc(before.id, seat.id) for before, seat in zip((seats[-1], *seats), seats, strict=False)]
+        ring = RingMap(self.policy, residents, tuple(seats), tuple(Entry(arc, 1, empty.wanted(arc)) for arc in arcs))
+        keepers = [Keeper(life, host.address) for life, host in lives.items()]
+        count = next(keepers for nodes, keepers in KEEPERS if len(hosts) >= nodes)
+        return Record(1, b"", pack(ring), Configuration(tuple(keepers[:count])))
+
     async def of(self, count: int) -> list[Host]:
+        """A ring that grew to `count` nodes one by one."""
         return [await self.start() for _ in range(count)]
+
+    async def founded(self, count: int) -> list[Host]:
+        """A ring that has been one of `count` nodes for long."""
+        hosts = [self.world.host() for _ in range(count)]
+        founding = self._founding(hosts)
+        for host in hosts:
+            host.start()
+        await asyncio.gather(*(host.run(self._boot(host, founding)) for host in hosts))
+        return hosts
+
+    def client(self) -> Client:
+        """One more client, on a host of its own, that knows the map as it is now."""
+        host = self.world.host()
+        host.start()
+        return Client(host, Atlas(self.chart.record, self.spaces, host.transport, self.settings), self.settings)
 
     def crash(self, host: Host) -> None:
         """The process is gone, and what was not durable."""

@@ -15,6 +15,7 @@ import pytest
 from node.simulation.faults import CALM, LOSSY, Faults
 from node.simulation.seeds import seeds
 from tests.chain import chaos as schedules
+from tests.chain.batches import parts_of_a_batch
 from tests.chain.chaos import LONG_LEASES, Clients, assert_linearizable, chaos, slow_tails
 from tests.chain.mutants import MUTANTS, first_seed_that_catches
 from tests.chain.power import machines_lose_power
@@ -33,6 +34,7 @@ class Aim:
     newcomers: bool = False
     power: bool = False
     clocks: bool = False
+    parts: bool = False
 
 
 AIMS = {
@@ -44,6 +46,7 @@ AIMS = {
     "survivors out of chain order": Aim(20),
     "lease without a margin": Aim(20, CALM, clocks=True),
     "a power cut goes unnoticed": Aim(20, power=True),
+    "covers ignored": Aim(20, parts=True),
     "no seal": Aim(20, CALM, newcomers=True),
     "store id ignored": Aim(400, lives_are_kept=True),
     "no epoch check on a link": Aim(400),
@@ -71,6 +74,9 @@ def assert_caught(name: str, aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:
         if aim.power:
             await machines_lose_power(seed, 3)
             return
+        if aim.parts:
+            await parts_of_a_batch(seed)
+            return
         settings = replace(SETTINGS, lease=8.0, settle_period=1.0) if aim.newcomers else SETTINGS
         if aim.clocks:
             settings = LONG_LEASES
@@ -92,7 +98,7 @@ def assert_caught(name: str, aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:
         else:
             await chaos(ring, hosts, 6)
         await clients.stop()
-        assert_linearizable(clients)
+        assert_linearizable(clients.history)
 
     monkeypatch.setattr(SlowStore, "stalls", aim.stalls)
     if aim.newcomers or aim.clocks:

@@ -148,3 +148,21 @@ def test_an_arc_that_is_split_and_merged_remembers_its_operations() -> None:
         assert left.state == whole.state
 
     run(scenario())
+
+
+def test_watchers_are_not_told_of_a_command_by_those_who_have_a_later_value_in_its_place() -> None:
+    """After a restart, what the next one in the chain lacks is made of the records as they are then."""
+
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        head = await (await replicas_on(disk)).found(Entry(WHOLE, 1, (ME, b"next" * 4)))
+        await head.take((command((1, 1), 5), command((1, 2), 6), command((1, 3), 7, b"another")))
+        disk.crash()
+        (again,) = await replicas_on(disk)
+        _, following = await alone(MemoryDisk())
+        await following.take(await again.commands_after((1, 0)))
+        assert not following.recent.knows(WHOLE, (1, 0))
+        assert following.recent.knows(WHOLE, (1, 1))
+        assert [version for version, _ in following.recent.after(WHOLE, (1, 1), (1, 3))] == [(1, 3), (1, 2)]
+
+    run(scenario())

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from node.deploy.wheelhouse import Wheelhouse
-from node.simulation.linearizability import History, check
+from node.simulation.history import History
+from node.simulation.linearizability import check
 from tests.deploy.fab import ROOT, Fab, rows
 from tests.hosts.machines import Machines, needs_hosts, sh
 from tests.ring.nodes import eventually

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from node import Ring
 from node.errors import Definite, RingError, VersionConflict
-from node.simulation.linearizability import CONFLICT, History, Operation
+from node.simulation.history import CONFLICT, History, Operation
 from tests.ring.nodes import is_remote
 
 KEYS = 20

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from node.simulation.linearizability import CONFLICT, Finding, History, Operation, check, main
+from node.simulation.history import CONFLICT, History, Operation
+from node.simulation.linearizability import Finding, check, main
 
 LINEARIZABLE = Finding.LINEARIZABLE
 NOT = Finding.NOT_LINEARIZABLE
