@@ -13,15 +13,13 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
 
+from node.chain import ordering
 from node.chain.lease import Lease
 from node.chain.links import Links
 from node.chain.messages import (
-    MARK,
     Append,
     Change,
-    Command,
     Digest,
-    Edit,
     Link,
     Linked,
     Logged,
@@ -35,20 +33,16 @@ from node.chain.messages import (
     Watching,
     Write,
     Written,
-    cover,
-    marks,
 )
+from node.chain.ordering import named
 from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.codec import pack, unpack
 from node.data import Scan, Scanned, Stored, Traffic, Version, is_lasting
-from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull
+from node.errors import Moved, NotServing, OutcomeUnknown, StoreFull
 from node.identifiers import Arc, Identifier
 from node.settings import MIB, Settings
 from node.store.interface import Cursor, Record
-from node.values import pack_value, unpack_value
-
-Edits = tuple[tuple[Name, Edit], ...]
 
 ANSWER = 4 * MIB
 """Bytes of values in one answer, about."""
@@ -79,7 +73,7 @@ class Chains:
         answer = self.read_at_once(question)
         if answer is not None:
             return answer
-        names = _named(question.keys)
+        names = named(question.keys)
         await self._lease.obtain()
         replica = self._holding(names)
         self._check_answers(replica, replica.is_tail)
@@ -93,7 +87,7 @@ class Chains:
         """What `read` answers where nothing has to be waited for, else None. Raises as it does."""
         if not self._lease.use():
             return None
-        names = _named(question.keys)
+        names = named(question.keys)
         replica = self._holding(names)
         bodies = replica.store.peek_many(list(names))
         return self._read(replica, bodies) if bodies is not None and replica.is_durable(names) else None
@@ -180,7 +174,7 @@ class Chains:
         Raises Moved, NotServing, Overloaded, StoreFull; OutcomeUnknown if it was ordered and the rest
         of the chain did not confirm it in time.
         """
-        names = _named([edit.key for edit in question.edits])
+        names = named([edit.key for edit in question.edits])
         edits = tuple(zip(names, question.edits, strict=True))
         asked = tuple([name for name, edit in edits if edit.conditional or edit.value is None])
         await self._lease.obtain()
@@ -193,7 +187,7 @@ class Chains:
         self._check_answers(replica, replica.is_head)
         known = replica.remembers(question.operation)
         if known is not None and known.operation is not None and known.operation.number >= question.operation.number:
-            edits = _left(known, edits) if known.operation == question.operation else ()
+            edits = ordering.left(known, edits) if known.operation == question.operation else ()
             if not edits:
                 return await self._answer_again(replica, known, question)
         else:
@@ -203,53 +197,10 @@ class Chains:
             replica.lasting = 0
         if not any(edit.conditional and edit.value is None for _, edit in edits):  # so the expired are removed
             existing = {name: self._living(stored) for name, stored in existing.items()}
-        command = self._command(replica, question, edits, existing, known)
+        command = ordering.ordered(replica.next_version(), question.operation, edits, existing, known, self._settings)
         await replica.take((command,))
         self.traffic.straight += 1
         return await self._stable(replica, command.version, command.outcome)
-
-    def _command(
-        self,
-        replica: Replica,
-        question: Write,
-        edits: Edits,
-        existing: dict[Name, Stored | None],
-        known: Logged | None,
-    ) -> Command:
-        """A write as it is ordered; `known` if a part of it was ordered before. One that comes to nothing is ordered
-        too: if an attempt of it that was late came to something later on, its client would have been told wrong."""
-        version = replica.next_version()
-        covers = (known.covers if known is not None else b"") + cover([position for (position, _), _ in edits])
-        conflict = _conflict(edits, existing)
-        if conflict is not None:
-            return Command(version, question.operation, (), Outcome(conflict=conflict), covers)
-        try:
-            values = [
-                edit.value if edit.amount is None else self._sum(edit, edit.amount, existing.get(name))
-                for name, edit in edits
-            ]
-        except BadValue as error:
-            return Command(version, question.operation, (), Outcome(unfit=str(error)), covers)
-        changes: list[Change] = []
-        gone = list(known.outcome.gone) if known is not None else []
-        for (name, edit), value in zip(edits, values, strict=True):
-            if value is not None:
-                changes.append(Change(*name, pack(Stored(version, value, edit.expires and edit.expires | 1))))
-            elif existing[name] is not None:
-                changes.append(Change(*name, None))
-                gone.append(name[0])
-        total = values[0] if edits[0][1].amount is not None else None
-        return Command(version, question.operation, tuple(changes), Outcome(tuple(gone), total=total), covers)
-
-    def _sum(self, edit: Edit, amount: int | float, stored: Stored | None) -> bytes:
-        """What an edit makes of a number, packed. Raises BadValue if it adds to what is none."""
-        number = 0 if stored is None else unpack_value(stored.value)
-        if type(number) not in (int, float):
-            raise BadValue(f"{edit.key[:40]!r} holds a {type(number).__name__}: only numbers can be added to")
-        try:
-            return pack_value(number + amount, self._settings)
-        except OverflowError:
-            raise BadValue(f"{edit.key[:40]!r} holds {number}: too large to add {amount} to") from None
 
     async def _answer_again(self, replica: Replica, known: Logged, question: Write) -> Written:
         """An operation that is tried again gets the answer it had, once it is stable."""
@@ -401,10 +352,6 @@ class _Patience:
             raise self._otherwise from None
 
 
-def _named(keys: Iterable[bytes]) -> tuple[Name, ...]:
-    return tuple([(Identifier.of_key(key), key) for key in keys])
-
-
 def _fitting(bodies: list[bytes | None]) -> list[bytes | None]:
     """As many from the first on as one answer takes."""
     size = 0
@@ -427,20 +374,3 @@ def _bounded(events: list[tuple[Version, Change]], upto: Version) -> Watched:
             return Watched(tuple(events[:n]), events[n - 1][0])
         size += len(change.body or b"")
     return Watched(tuple(events), upto)
-
-
-def _left(known: Logged, edits: Edits) -> Edits:
-    """What of an operation that is tried again was not ordered yet: its arc may have been split meanwhile."""
-    ordered = marks(known.covers)
-    return tuple(each for each in edits if each[0][0].packed[:MARK] not in ordered) if ordered else ()
-
-
-def _conflict(edits: Edits, existing: dict[Name, Stored | None]) -> tuple[bytes, Version | None] | None:
-    """The first key that has not the version expected, and the one it has."""
-    for name, edit in edits:
-        if edit.conditional:
-            stored = existing[name]
-            version = stored.version if stored is not None else None
-            if version != edit.expected:
-                return edit.key, version
-    return None

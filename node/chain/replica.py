@@ -19,7 +19,8 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from node.chain.messages import NEVER, Change, Command, Logged, Name, Operation, ReplicaState
+from node.chain.history import OVERHEAD, last_of_each_slot, log_name, names_of, remade, size_of, slot_of
+from node.chain.messages import NEVER, Command, Logged, Name, Operation, ReplicaState
 from node.chain.recent import Recent
 from node.chain.ring_map import Entry, Life
 from node.codec import pack, unpack
@@ -29,9 +30,6 @@ from node.identifiers import Arc
 from node.settings import MIB
 from node.store.interface import Batch, Store
 
-Slot = tuple[bytes, int]
-"""A client, and one of its slots."""
-
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 WINDOW = 4 * MIB
@@ -39,9 +37,6 @@ WINDOW = 4 * MIB
 
 FOREVER: Version = (1 << 63, 0)
 """After all versions."""
-
-OVERHEAD = 64
-"""What a command costs beside keys and values, in bytes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +77,7 @@ class Replica:
         """True once this object stands for nothing any more: split, merged or retired."""
         self._log = dict(log)
         self._numbers = count(max(self._log, default=0) + 1)
-        self._answered = _last_of_each_slot(self._log)
+        self._answered = last_of_each_slot(self._log)
         self._sessions = {slot: self._log[n] for slot, n in self._answered.items()}
         self.position = max(state.base, *(each.version for each in self._log.values()), NEVER)
         self.ordered = self.position
@@ -151,7 +146,7 @@ class Replica:
 
     def remembers(self, operation: Operation) -> Logged | None:
         """The last command of the operation's slot."""
-        return self._sessions.get(_slot(operation))
+        return self._sessions.get(slot_of(operation))
 
     def is_durable(self, names: Iterable[Name]) -> bool:
         """Whether nothing ordered for these keys still has to reach the disk."""
@@ -210,10 +205,10 @@ class Replica:
             assert command.version > self.ordered, "history grows"
             self.ordered = command.version
             self._under_way[command.version] = command
-            self._sizes[command.version] = size = _size(command)
+            self._sizes[command.version] = size = size_of(command)
             self._under_way_size += size
             if command.operation is not None:
-                self._sessions[_slot(command.operation)] = self._logged(command)
+                self._sessions[slot_of(command.operation)] = self._logged(command)
             version = command.version
             latest = {(change.position, change.key): (version, change.body) for change in command.changes}
             self._latest |= latest
@@ -273,11 +268,11 @@ class Replica:
             if command.operation is None:
                 self._superseded.append(number)
             else:
-                slot = _slot(command.operation)
+                slot = slot_of(command.operation)
                 if slot in self._answered:
                     self._superseded.append(self._answered[slot])
                 self._answered[slot] = number
-            names = _names(command)
+            names = names_of(command)
             for name in names:
                 if (latest := self._latest.get(name)) is not None and latest[0] == command.version:
                     del self._latest[name]
@@ -289,7 +284,7 @@ class Replica:
         self.stir()
 
     def _logged(self, command: Command) -> Logged:
-        names = () if self.is_tail else _names(command)  # nobody after the tail will need the command again
+        names = () if self.is_tail else names_of(command)  # nobody after the tail will need the command again
         return Logged(command.version, command.operation, names, command.outcome, self._clock(), command.covers)
 
     def _refuse(self) -> None:
@@ -390,7 +385,7 @@ class Replica:
             every = self._logged_after(position, None)
             if not any(name in bodies for each in every[len(chosen) :] for name in each.names):
                 last = {name: each.version for each in chosen for name in each.names}
-                return tuple(commands.get(each.version) or _command(each, bodies, last) for each in chosen)
+                return tuple(commands.get(each.version) or remade(each, bodies, last) for each in chosen)
             chosen = every
 
     def _logged_after(self, position: Version, limit: int | None) -> list[Logged]:
@@ -415,42 +410,3 @@ class Replica:
     def log(self) -> Mapping[int, Logged]:
         """All that is remembered of its history, numbered in its order."""
         return self._log
-
-
-def log_name(uid: int, number: int) -> str:
-    """The note that a command is remembered in; names sort as numbers do."""
-    return f"{log_prefix(uid)}{number:016x}"
-
-
-def log_prefix(uid: int) -> str:
-    """Begins the names of all notes of a replica's log."""
-    return f"log/{uid:016x}/"
-
-
-def _slot(operation: Operation) -> Slot:
-    return operation.client, operation.slot
-
-
-def _last_of_each_slot(log: Mapping[int, Logged]) -> dict[Slot, int]:
-    """Where the last operation of each slot stands. In the log of a merged arc an older one may stand behind it."""
-    last: dict[Slot, tuple[int, int]] = {}
-    for n, logged in log.items():
-        if logged.operation is not None:
-            slot = _slot(logged.operation)
-            last[slot] = max(last.get(slot, (0, n)), (logged.operation.number, n))
-    return {slot: n for slot, (_, n) in last.items()}
-
-
-def _command(logged: Logged, bodies: Mapping[Name, bytes | None], last: Mapping[Name, Version]) -> Command:
-    """A command as its records show it; `last`: which command wrote each."""
-    changes = tuple(Change(position, key, bodies[position, key]) for position, key in logged.names)
-    overtaken = any(last[name] > logged.version for name in logged.names)
-    return Command(logged.version, logged.operation, changes, logged.outcome, logged.covers, overtaken)
-
-
-def _names(command: Command) -> tuple[Name, ...]:
-    return tuple([(change.position, change.key) for change in command.changes])
-
-
-def _size(command: Command) -> int:
-    return OVERHEAD + sum([len(change.key) + len(change.body or b"") for change in command.changes])

@@ -12,9 +12,10 @@ from itertools import count
 
 from msgspec.structs import replace
 
+from node.chain.history import log_name, log_prefix
 from node.chain.messages import Logged, Operation, ReplicaState, Sealed, marks
 from node.chain.recent import Recent
-from node.chain.replica import Replica, Spawn, log_name, log_prefix
+from node.chain.replica import Replica, Spawn
 from node.chain.ring_map import Entry, Life, RingMap
 from node.chain.salvage import Held
 from node.codec import pack, unpack

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from node.chain import chains, change
+from node.chain import change, ordering
 from node.chain.chains import Chains
 from node.chain.change import Changer
 from node.chain.lease import Lease
@@ -115,7 +115,7 @@ MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     "survivors out of chain order": [(change, "_backwards", _shortest_first)],
     "lease without a margin": [(Keepers, "lease", _as_long_as_keepers_count)],
     "a power cut goes unnoticed": [(ring_node, "recognized", _as_if_power_never_failed)],
-    "covers ignored": [(chains, "_left", _a_part_for_the_whole)],
+    "covers ignored": [(ordering, "left", _a_part_for_the_whole)],
     "what a newer map says is not heeded": [(Replicas, "supersede", lambda self, ring: None)],
 }
 

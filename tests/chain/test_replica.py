@@ -7,8 +7,9 @@ from random import Random
 
 import pytest
 
+from node.chain.history import log_prefix
 from node.chain.messages import Change, Command, Logged, Operation, Outcome, ReplicaState
-from node.chain.replica import Replica, log_prefix
+from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.chain.ring_map import Entry
 from node.codec import pack

@@ -1,0 +1,82 @@
+"""What a write comes to when it is ordered: the command made of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from node.chain.messages import MARK, Change, Command, Edit, Logged, Name, Operation, Outcome, cover, marks
+from node.codec import pack
+from node.data import Stored, Version
+from node.errors import BadValue
+from node.identifiers import Identifier
+from node.settings import Settings
+from node.values import pack_value, unpack_value
+
+Edits = tuple[tuple[Name, Edit], ...]
+"""Each with the name of its key."""
+
+
+def named(keys: Iterable[bytes]) -> tuple[Name, ...]:
+    """Keys with their positions."""
+    return tuple([(Identifier.of_key(key), key) for key in keys])
+
+
+def left(known: Logged, edits: Edits) -> Edits:
+    """What of an operation that is tried again was not ordered yet: its arc may have been split meanwhile."""
+    ordered = marks(known.covers)
+    return tuple(each for each in edits if each[0][0].packed[:MARK] not in ordered) if ordered else ()
+
+
+def ordered(
+    version: Version,
+    operation: Operation,
+    edits: Edits,
+    existing: dict[Name, Stored | None],
+    known: Logged | None,
+    settings: Settings,
+) -> Command:
+    """A write as it is ordered; `known` if a part of it was ordered before. One that comes to nothing is ordered
+    too: if an attempt of it that was late came to something later on, its client would have been told wrong."""
+    covers = (known.covers if known is not None else b"") + cover([position for (position, _), _ in edits])
+    conflict = _conflict(edits, existing)
+    if conflict is not None:
+        return Command(version, operation, (), Outcome(conflict=conflict), covers)
+    try:
+        values = [
+            edit.value if edit.amount is None else _sum(edit, edit.amount, existing.get(name), settings)
+            for name, edit in edits
+        ]
+    except BadValue as error:
+        return Command(version, operation, (), Outcome(unfit=str(error)), covers)
+    changes: list[Change] = []
+    gone = list(known.outcome.gone) if known is not None else []
+    for (name, edit), value in zip(edits, values, strict=True):
+        if value is not None:
+            changes.append(Change(*name, pack(Stored(version, value, edit.expires and edit.expires | 1))))
+        elif existing[name] is not None:
+            changes.append(Change(*name, None))
+            gone.append(name[0])
+    total = values[0] if edits[0][1].amount is not None else None
+    return Command(version, operation, tuple(changes), Outcome(tuple(gone), total=total), covers)
+
+
+def _sum(edit: Edit, amount: int | float, stored: Stored | None, settings: Settings) -> bytes:
+    """What an edit makes of a number, packed. Raises BadValue if it adds to what is none."""
+    number = 0 if stored is None else unpack_value(stored.value)
+    if type(number) not in (int, float):
+        raise BadValue(f"{edit.key[:40]!r} holds a {type(number).__name__}: only numbers can be added to")
+    try:
+        return pack_value(number + amount, settings)
+    except OverflowError:
+        raise BadValue(f"{edit.key[:40]!r} holds {number}: too large to add {amount} to") from None
+
+
+def _conflict(edits: Edits, existing: dict[Name, Stored | None]) -> tuple[bytes, Version | None] | None:
+    """The first key that has not the version expected, and the one it has."""
+    for name, edit in edits:
+        if edit.conditional:
+            stored = existing[name]
+            version = stored.version if stored is not None else None
+            if version != edit.expected:
+                return edit.key, version
+    return None
