@@ -84,9 +84,11 @@ class Replicas:
     async def seal(self, arc: Arc, epoch: int) -> Sealed:
         """Take nothing of epochs up to `epoch` any more in this arc, durably. How far the content of it goes.
 
-        Raises Moved if the arc is not held here whole.
+        Raises Moved if the arc is not held here whole, or is part of another one by now.
         """
         async with self._one_step:
+            if any(replica.arc != arc and replica.state.epoch > epoch for replica in self.within(arc)):
+                raise Moved(f"{arc} is not an arc any more", None)
             replica = await self._exactly(arc)
             if replica.state.sealed < epoch:
                 state = replica.state
@@ -112,9 +114,7 @@ class Replicas:
         """
         async with self._one_step:
             held = self.within(entry.arc)
-            if any(replica.state.epoch >= entry.epoch for replica in held if replica.arc == entry.arc):
-                return None
-            if any(replica.state.sealed >= entry.epoch for replica in held):
+            if any(max(replica.state.epoch, replica.state.sealed) >= entry.epoch for replica in held):
                 return None
             if len(held) > 1 or (held and held[0].arc != entry.arc and not subtract((held[0].arc,), (entry.arc,))):
                 replica = await self._merge(held, entry)

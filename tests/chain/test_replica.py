@@ -14,7 +14,7 @@ from node.chain.replicas import Replicas
 from node.chain.ring_map import Entry
 from node.codec import pack
 from node.data import Stored
-from node.errors import StoreFull
+from node.errors import Moved, StoreFull
 from node.identifiers import Arc, Identifier
 from node.simulation.loop import run
 from node.store.memory import MemoryDisk, MemoryStore
@@ -165,5 +165,29 @@ def test_watchers_are_not_told_of_a_command_by_those_who_have_a_later_value_in_i
         assert not following.recent.knows(WHOLE, (1, 0))
         assert following.recent.knows(WHOLE, (1, 1))
         assert [version for version, _ in following.recent.after(WHOLE, (1, 1), (1, 3))] == [(1, 3), (1, 2)]
+
+    run(scenario())
+
+
+def test_what_an_old_map_says_of_a_half_comes_too_late_once_the_halves_are_one() -> None:
+    """A seal that was long under way must not cut in two what the map has whole, nor a link of an old epoch."""
+
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        replicas, _ = await alone(disk)
+        one, other = Arc(Identifier(0), Identifier(2**159)), Arc(Identifier(2**159), Identifier(0))
+        await replicas.seal(WHOLE, 1)
+        for arc in (one, other):
+            await replicas.adopt(Entry(arc, 2, (ME,)))
+        await replicas.seal(one, 2)
+        await replicas.adopt(Entry(one, 3, (ME,)))
+        for arc, epoch in ((one, 3), (other, 2)):
+            await replicas.seal(arc, epoch)
+        whole = await replicas.adopt(Entry(WHOLE, 4, (ME,)))
+        with pytest.raises(Moved):
+            await replicas.seal(one, 3)
+        assert await replicas.adopt(Entry(one, 3, (ME,))) is None
+        assert list(replicas) == [whole]
+        assert whole is not None and whole.follows
 
     run(scenario())
