@@ -17,6 +17,7 @@ from node.simulation.seeds import VARIABLE, for_each_seed
 from tests.chain import chaos as schedules
 from tests.chain.batches import parts_of_a_batch
 from tests.chain.chaos import FAST, LONG_LEASES, Clients, assert_linearizable, chaos, slow_tails
+from tests.chain.newcomers import a_head_of_long_ago_comes_back
 from tests.chain.power import OnPageCaches, machines_lose_power
 from tests.chain.rig import ChainRing
 from tests.simulation.rings import persistently, quick, until
@@ -237,6 +238,10 @@ def test_batches_are_written_exactly_once_while_arcs_are_split_and_merged() -> N
 
 def test_a_batch_that_is_tried_again_in_parts_is_written_whole() -> None:
     for_each_seed(9, parts_of_a_batch)
+
+
+def test_a_newcomer_takes_nothing_from_a_head_of_long_ago() -> None:
+    for_each_seed(4, a_head_of_long_ago_comes_back)
 
 
 def test_tails_with_slow_clocks_are_cut_off_from_nodes_with_fast_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from tests.chain import chaos as schedules
 from tests.chain.batches import parts_of_a_batch
 from tests.chain.chaos import LONG_LEASES, Clients, assert_linearizable, chaos, slow_tails
 from tests.chain.mutants import MUTANTS, first_seed_that_catches
+from tests.chain.newcomers import a_head_of_long_ago_comes_back
 from tests.chain.power import machines_lose_power
 from tests.chain.rig import SETTINGS, ChainRing, SlowStore
 from tests.simulation.rings import until
@@ -32,9 +35,9 @@ class Aim:
     stalls: float = 0.0
     lives_are_kept: bool = False
     newcomers: bool = False
-    power: bool = False
     clocks: bool = False
-    parts: bool = False
+    scenario: Callable[[int], Coroutine[Any, Any, None]] | None = None
+    """Of its own."""
 
 
 AIMS = {
@@ -45,14 +48,14 @@ AIMS = {
     "what a newcomer has is taken for right": Aim(20),
     "survivors out of chain order": Aim(20),
     "lease without a margin": Aim(20, CALM, clocks=True),
-    "a power cut goes unnoticed": Aim(20, power=True),
-    "covers ignored": Aim(20, parts=True),
+    "a power cut goes unnoticed": Aim(20, scenario=partial(machines_lose_power, losses=3)),
+    "covers ignored": Aim(20, scenario=parts_of_a_batch),
+    "newcomer not sealed": Aim(20, scenario=a_head_of_long_ago_comes_back),
     "no seal": Aim(20, CALM, newcomers=True),
     "store id ignored": Aim(400, lives_are_kept=True),
     "no epoch check on a link": Aim(400),
     "what a newer map says is not heeded": Aim(400),
     "lease checked before the read": Aim(1000, stalls=0.05),
-    "newcomer not sealed": Aim(4000, replace(LOSSY, duplicate=0.1, slow=0.1, slow_by=8.0)),
 }
 QUICK = [name for name, aim in AIMS.items() if aim.within <= 40]
 
@@ -71,11 +74,8 @@ def quiet() -> Iterator[None]:
 
 def assert_caught(name: str, aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(seed: int) -> None:
-        if aim.power:
-            await machines_lose_power(seed, 3)
-            return
-        if aim.parts:
-            await parts_of_a_batch(seed)
+        if aim.scenario is not None:
+            await aim.scenario(seed)
             return
         settings = replace(SETTINGS, lease=8.0, settle_period=1.0) if aim.newcomers else SETTINGS
         if aim.clocks:
