@@ -42,11 +42,11 @@ from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.codec import pack, unpack
 from node.data import Scan, Scanned, Stored, Traffic, Version
-from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull
+from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull, shown
 from node.identifiers import Arc, Identifier
 from node.settings import MIB, Settings
 from node.store.interface import Cursor, Record
-from node.values import pack_value, unpack_value
+from node.values import check_sizes, pack_value, unpack_value
 
 Edits = tuple[tuple[Name, Edit], ...]
 
@@ -165,6 +165,8 @@ class Chains:
         Raises Moved, NotServing, Overloaded, StoreFull; OutcomeUnknown if it was ordered and the rest
         of the chain did not confirm it in time.
         """
+        for edit in question.edits:
+            check_sizes(edit.key, edit.value, self._settings)
         names = _named(edit.key for edit in question.edits)
         edits = tuple(zip(names, question.edits, strict=True))
         asked = tuple(name for name, edit in edits if edit.conditional or edit.value is None)
@@ -233,7 +235,9 @@ class Chains:
         try:
             return pack_value(number + edit.amount, self._settings)
         except OverflowError:
-            raise BadValue(f"{edit.key[:40]!r} holds {number}: too large to add {edit.amount} to") from None
+            raise BadValue(
+                f"{edit.key[:40]!r} holds {shown(number)}: too large to add {shown(edit.amount)} to"
+            ) from None
 
     async def _answer_again(self, replica: Replica, known: Logged, question: Write) -> Written:
         """An operation that is tried again gets the answer it had, once it is stable."""
@@ -263,7 +267,9 @@ class Chains:
 
     async def watch(self, question: Watching) -> Watched:
         """What was committed in some places of one arc since; waits for something to tell. Any member knows that, from
-        where one is now only the tail. Raises Moved, NotServing."""
+        where one is now only the tail. Raises Moved, NotServing, BadValue."""
+        if not question.places or not question.patience >= 0:
+            raise BadValue("a watch is of one place at least, with some seconds of patience")
         replica = self._holding_all(question.places[0][0])
         places = [(arc, after) for arc, after in question.places if after is not None]
         if any(arc.minus(replica.arc) for arc, _ in question.places):
@@ -383,7 +389,11 @@ class _Patience:
 
 
 def _named(keys: Iterable[bytes]) -> tuple[Name, ...]:
-    return tuple((Identifier.of_key(key), key) for key in keys)
+    """The keys with their positions. Raises BadValue if there are none."""
+    names = tuple((Identifier.of_key(key), key) for key in keys)
+    if not names:
+        raise BadValue("a question about no key: name one at least")
+    return names
 
 
 def _fitting(bodies: list[bytes | None]) -> list[bytes | None]:
