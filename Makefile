@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 UV := $(VENV)/.bootstrap
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 
-.PHONY: setup run test bench soak lint clean
+.PHONY: setup run test bench soak fuzz lint clean
 
 setup: $(STAMP)
 
@@ -47,11 +47,16 @@ soak: setup
 	RPYCHORD_SEED=1000-1299 $(BIN)/python -m pytest -q -n 2 tests/chain/test_linearizable.py -k "not ($(AIMED))" --timeout 36000
 	RPYCHORD_SEED=1000-3999 $(BIN)/python -m pytest -q -n 2 tests/chain/test_watching.py --timeout 36000
 
+# MESSAGES=N: how many to each node; SEED=N: the attack of that seed again.
+fuzz: setup
+	$(BIN)/python -m tests.fuzz $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(SEED),--seed $(SEED))
+
 bench: setup
 	$(BIN)/python -m bench transport
 	$(BIN)/python -m bench ring
 	$(BIN)/python -m bench files
 	$(BIN)/python -m bench rivals
+	$(BIN)/python -m bench tls
 
 lint: setup
 	$(BIN)/ruff check .

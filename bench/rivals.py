@@ -65,10 +65,10 @@ def ours(name: str, nodes: int, replicas: int) -> Iterator[Contender]:
         ring = stack.enter_context(Ring.connect(f"127.0.0.1:{port}", timeout=30))
         while any(problem for *_, problem in ring.verify()):
             time.sleep(0.1)
-        yield Contender(name, _ours(ring))
+        yield Contender(name, works_of(ring))
 
 
-def _ours(ring: Ring) -> dict[str, Work]:
+def works_of(ring: Ring) -> dict[str, Work]:
     asynchronous: AsyncRing = ring._ring
     run = background().run
     threads = ThreadPoolExecutor(THREADS)

@@ -6,6 +6,21 @@ wrong and says what to do. The same classes are raised at both ends of a call; s
 
 from __future__ import annotations
 
+from typing import Any
+
+SHOWN = 80
+"""Characters or bytes of something wrong that an error quotes."""
+
+
+def shown(thing: Any) -> str:
+    """As an error quotes what it was given: not all of it if it is large."""
+    kind = type(thing)
+    if kind in (str, bytes):
+        return repr(thing) if len(thing) <= SHOWN else f"{thing[:SHOWN]!r}..."
+    if kind is int and thing.bit_length() > 8 * SHOWN:
+        return f"an integer of {thing.bit_length()} bits"
+    return repr(thing) if kind in (int, float, bool, type(None)) else f"a {kind.__name__}"
+
 
 class RingError(Exception):
     """Anything that went wrong in a ring, in one sentence that says what to do about it."""

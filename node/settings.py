@@ -111,6 +111,11 @@ class Settings:
     """A frame that declares more than this costs its sender the connection."""
     max_in_flight: int = 1024
     """Requests of one connection being worked on; beyond it we stop reading from that connection."""
+    max_in_work: int = 32 * MIB
+    """Bytes of requests of one connection being worked on; beyond it we stop reading from that connection."""
+    max_unfinished: int = 256 * MIB
+    """Bytes of frames that are not whole yet, of all connections taken in together; beyond it the connection that holds
+    most of them is ended."""
     max_connections: int = 4096
     """Connections taken in; further ones are closed at once."""
     write_high: int = 4 * MIB

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from node.codec import Address, pack, unpack
-from node.errors import BadValue
+from node.errors import BadValue, shown
 
 Receiver = Callable[[str, bytes], Awaitable[bytes]]
 """What answers calls: (method, packed arguments) to packed result. It may raise any RingError."""
@@ -76,5 +76,5 @@ class Switchboard:
         try:
             question, handler = self._handlers[method]
         except KeyError:
-            raise BadValue(f"no method {method!r}: the nodes of this ring run different versions?") from None
+            raise BadValue(f"no method {shown(method)}: the nodes of this ring run different versions?") from None
         return pack(await handler(unpack(question, payload)))

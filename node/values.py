@@ -11,14 +11,15 @@ from typing import Any
 
 import msgspec
 
-from node.errors import BadValue
+from node.errors import BadValue, shown
 from node.settings import Settings
 
 SYSTEM = b"\xc1rpychord/"
 """Keys that begin so are the ring's own. No text does: the first byte occurs in no UTF-8."""
 _BIG_INTEGER = 1
 _TUPLE = 2
-_DEPTH = 64
+DEPTH = 64
+"""Lists, tuples and dicts inside one another."""
 
 
 def key_of(key: Any, settings: Settings) -> bytes:
@@ -29,7 +30,7 @@ def key_of(key: Any, settings: Settings) -> bytes:
         try:
             key = key.encode()
         except UnicodeEncodeError:
-            raise BadValue(f"key {key!r} has a lone surrogate: send valid text or bytes") from None
+            raise BadValue(f"key {shown(key)} has a lone surrogate: send valid text or bytes") from None
     elif kind is int:
         if key.bit_length() > 8 * settings.max_key:
             raise BadValue(f"an integer key has at most {settings.max_key} digits")
@@ -53,8 +54,8 @@ def _outgoing(value: Any, depth: int) -> Any:
         if -(1 << 63) <= value < 1 << 64:
             return value
         return msgspec.msgpack.Ext(_BIG_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
-    if depth >= _DEPTH:
-        raise BadValue(f"the value is nested more than {_DEPTH} deep: flatten it")
+    if depth >= DEPTH:
+        raise BadValue(f"the value is nested more than {DEPTH} deep: flatten it")
     if kind is list:
         return [_outgoing(item, depth + 1) for item in value]
     if kind is tuple:
@@ -91,8 +92,19 @@ def pack_value(value: Any, settings: Settings) -> bytes:
 
 
 def unpack_value(packed: bytes) -> Any:
-    """The value again, each part of the type it had."""
-    return _decoder.decode(packed)
+    """The value again, each part of the type it had. Raises BadValue for what `pack_value` never made: a client that
+    writes packed values may have stored anything."""
+    try:
+        return _decoder.decode(packed)
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
+        raise BadValue(f"what is stored here is no value ({error}): put another in its place, or delete it") from None
+
+
+def check_sizes(key: bytes, value: bytes | None, settings: Settings) -> None:
+    """Raises BadValue for a key or a packed value larger than those that are stored."""
+    if len(key) > settings.max_key or len(value or b"") > settings.max_value:
+        most = f"{settings.max_key} and {settings.max_value}"
+        raise BadValue(f"a key of {len(key)} bytes and a value of {len(value or b'')}: send at most {most}")
 
 
 def readable(key: bytes) -> str | bytes:

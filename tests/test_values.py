@@ -108,3 +108,11 @@ def test_a_key_over_the_limit_is_refused() -> None:
     for key in ("k" * (SETTINGS.max_key + 1), 10**SETTINGS.max_key, 1 << 200_000):
         with pytest.raises(BadValue):
             key_of(key, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "packed", [b"", b"\xc1", b"\xa2\xff\xfe", b"\x92\x01", b"\x01\x01", b"\xd4\x07x", b"\x91" * 5000]
+)
+def test_what_was_never_packed_is_refused_when_it_is_read(packed: bytes) -> None:
+    with pytest.raises(BadValue, match="no value"):
+        unpack_value(packed)

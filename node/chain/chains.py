@@ -39,10 +39,11 @@ from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.codec import pack, unpack
 from node.data import Scan, Scanned, Stored, Traffic, Version, is_lasting
-from node.errors import Moved, NotServing, OutcomeUnknown, StoreFull
+from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull
 from node.identifiers import Arc, Identifier
 from node.settings import MIB, Settings
 from node.store.interface import Cursor, Record
+from node.values import check_sizes
 
 ANSWER = 4 * MIB
 """Bytes of values in one answer, about."""
@@ -174,6 +175,8 @@ class Chains:
         Raises Moved, NotServing, Overloaded, StoreFull; OutcomeUnknown if it was ordered and the rest
         of the chain did not confirm it in time.
         """
+        for edit in question.edits:
+            check_sizes(edit.key, edit.value, self._settings)
         names = named([edit.key for edit in question.edits])
         edits = tuple(zip(names, question.edits, strict=True))
         asked = tuple([name for name, edit in edits if edit.conditional or edit.value is None])
@@ -232,7 +235,9 @@ class Chains:
 
     async def watch(self, question: Watching) -> Watched:
         """What was committed in some places of one arc since; waits for something to tell. Any member knows that, from
-        where one is now only the tail. Raises Moved, NotServing."""
+        where one is now only the tail. Raises Moved, NotServing, BadValue."""
+        if not question.places or not question.patience >= 0:
+            raise BadValue("a watch is of one place at least, with some seconds of patience")
         replica = self._holding_all(question.places[0][0])
         places = [(arc, after) for arc, after in question.places if after is not None]
         if any(arc.minus(replica.arc) for arc, _ in question.places):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from node.chain.messages import MARK, Change, Command, Edit, Logged, Name, Operation, Outcome, cover, marks
 from node.codec import pack
 from node.data import Stored, Version
-from node.errors import BadValue
+from node.errors import BadValue, shown
 from node.identifiers import Identifier
 from node.settings import Settings
 from node.values import pack_value, unpack_value
@@ -17,8 +17,11 @@ Edits = tuple[tuple[Name, Edit], ...]
 
 
 def named(keys: Iterable[bytes]) -> tuple[Name, ...]:
-    """Keys with their positions."""
-    return tuple([(Identifier.of_key(key), key) for key in keys])
+    """Keys with their positions. Raises BadValue if there are none."""
+    names = tuple([(Identifier.of_key(key), key) for key in keys])
+    if not names:
+        raise BadValue("a question about no key: name one at least")
+    return names
 
 
 def left(known: Logged, edits: Edits) -> Edits:
@@ -68,7 +71,7 @@ def _sum(edit: Edit, amount: int | float, stored: Stored | None, settings: Setti
     try:
         return pack_value(number + amount, settings)
     except OverflowError:
-        raise BadValue(f"{edit.key[:40]!r} holds {number}: too large to add {amount} to") from None
+        raise BadValue(f"{edit.key[:40]!r} holds {shown(number)}: too large to add {shown(amount)} to") from None
 
 
 def _conflict(edits: Edits, existing: dict[Name, Stored | None]) -> tuple[bytes, Version | None] | None:

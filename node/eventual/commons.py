@@ -30,6 +30,7 @@ from node.settings import MIB, Settings
 from node.store.interface import Batch, Store
 from node.tasks import Tasks
 from node.transport import A, Method, Q, Switchboard, Transport
+from node.values import check_sizes
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Commons(Limited):
         receive.connect(HELD, self._held)
         receive.connect(m.CONTACTS, self._contacts)
         receive.connect(m.GET_MANY, self._get_many)
-        receive.connect(m.PUT_MANY, self._put_many)
+        receive.connect(m.PUT_MANY, self._put_checked)
         receive.connect(m.DELETE_MANY, self.delete_many)
         receive.connect(m.SCAN, self._scan)
         receive.connect(m.PART, self._part)
@@ -192,6 +193,11 @@ class Commons(Limited):
 
     async def _put_many(self, pairs: tuple[tuple[bytes, bytes], ...]) -> tuple[Version, ...]:
         return tuple(await side_by_side(lambda pair: self.put(*pair), pairs, SIDE_BY_SIDE))
+
+    async def _put_checked(self, pairs: tuple[tuple[bytes, bytes], ...]) -> tuple[Version, ...]:
+        for key, value in pairs:
+            check_sizes(key, value, self._settings)
+        return await self._put_many(pairs)
 
     async def delete_many(self, keys: Iterable[bytes]) -> int:
         """Remove keys, each as `delete` does; how many were there."""

@@ -33,6 +33,9 @@ class Calls:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
+    def __contains__(self, seq: object) -> bool:
+        return seq in self._waiting
+
     async def answer(self, seq: int, ticket: int, deadline: float) -> Any:
         """What number `seq` is answered within `deadline` seconds. Raises OutcomeUnknown, and what it failed with."""
         call = Call(self._loop.create_future(), ticket, self._loop.time() + deadline, deadline)

@@ -56,6 +56,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         exposure: Exposure,
         on_end: Callable[[Connection], None] | None = None,
         gate: Gate | None = None,
+        on_swell: Callable[[int], None] | None = None,
     ) -> None:
         self.wire = Wire(self, settings)
         super().__init__(exposure, self.wire, CLOSED_OFF)
@@ -63,13 +64,19 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         self._exposure = exposure
         self._on_end = on_end
         self._gate = gate
+        self._on_swell = on_swell
+        self.unfinished = 0
+        """Bytes of a frame that is not whole yet."""
         self.proved: Party | None = None
         """Who the peer is, where there is a gate."""
         self.distrust = ""
         """Why the peer was not let through the gate."""
         self._loop = asyncio.get_running_loop()
         self._calls = Calls(lambda: self.peer)
-        self._working: set[asyncio.Task[None]] = set()
+        self._working: dict[asyncio.Task[None], int] = {}
+        """Requests in work, with their sizes."""
+        self._in_work = 0
+        self._taking = 0
         self._heads: dict[str, bytes] = {}
         self._peer_root: Any = None
         self._leaving = False
@@ -78,8 +85,8 @@ class Connection(protocol.Connection):  # type: ignore[misc]
 
     @property
     def full(self) -> bool:
-        """Whether as many requests are in work as may be."""
-        return len(self._working) >= self._settings.max_in_flight
+        """Whether as much is in work as may be."""
+        return len(self._working) >= self._settings.max_in_flight or self._in_work >= self._settings.max_in_work
 
     def begun(self, certificate: Any) -> None:
         """The peer is there and has proved this certificate to be its own. Raises NotTrusted."""
@@ -96,6 +103,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         return payload.startswith(REQUEST)
 
     def take(self, payload: bytes) -> None:
+        self._taking = len(payload)
         if (answer := relay.replied(payload)) is not None:
             seq, content = answer
             self._calls.answered(seq, (consts.LABEL_VALUE, content))
@@ -103,6 +111,13 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             self._work(request[0], self._handle_callattr, self._exposure.root, relay.NAME, request[1:])
         else:
             self._dispatch(payload)
+
+    def swelled(self, size: int) -> None:
+        """So much is here of a frame that is not whole yet."""
+        if size != self.unfinished:
+            change, self.unfinished = size - self.unfinished, size
+            if self._on_swell is not None:
+                self._on_swell(change)
 
     def refuse(self, skipped: TooLarge) -> None:
         """Say to the caller of a skipped request, or to our own of a skipped answer, that it was too large."""
@@ -139,7 +154,8 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         elif kind == REPLY:
             self._calls.answered(seq, content)
         elif kind == EXCEPTION:
-            self._calls.failed(seq, translated(content, self.peer))
+            if seq in self._calls:
+                self._calls.failed(seq, translated(content, self.peer))
         else:
             raise Garbage("neither a request nor an answer")
 
@@ -156,7 +172,8 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             handle = self._HANDLERS.get(handler) if type(handler) is int else None
             if handle is None:
                 raise BadUsage("only exposed methods can be called here: nothing else of RPyC's is open")
-            arguments = [*self._unbox(package)]
+            arguments = self._unbox(package)
+            _check_tuple(arguments)
         except (RingError, AttributeError, TypeError, ValueError) as error:
             self._reply_error(seq, error)
         else:
@@ -176,7 +193,8 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             self.wire.send(REPLY, brine.dump((seq, (consts.LABEL_REMOTE_REF, result.pack))))
         elif kind is CoroutineType or isinstance(result, Awaitable):
             task = self._loop.create_task(self._answer_later(seq, result))
-            self._working.add(task)
+            self._working[task] = self._taking
+            self._in_work += self._taking
             task.add_done_callback(self._worked)
         else:
             self._reply_error(seq, not_plain(result))
@@ -195,7 +213,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             self._reply(seq, result)
 
     def _worked(self, task: asyncio.Task[None]) -> None:
-        self._working.discard(task)
+        self._in_work -= self._working.pop(task)
         self.wire.release()
         self._end_if_done()
 
@@ -251,6 +269,8 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         method = obj.method if type(obj) is Exposed else None
         if method is None:
             raise AttributeError("only exposed methods can be called")
+        _check_tuple(args)
+        _check_tuple(kwargs)
         named = dict(kwargs)
         if self._leaving:
             raise Unreachable("the node is shutting down and takes no more requests: ask another")
@@ -277,6 +297,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         if label == consts.LABEL_VALUE:
             return value
         if label == consts.LABEL_TUPLE:
+            _check_tuple(value)
             if inside:
                 return tuple([self._unbox(item, inside) for item in value])
             target, *others = value
@@ -427,6 +448,12 @@ def _number_of(data: bytes) -> Any:
     except BadValue:
         pass
     raise Garbage("no message")
+
+
+def _check_tuple(value: Any) -> None:
+    """Raises BadValue for what else could be unpacked: megabytes of text or bytes would become as many values."""
+    if type(value) is not tuple:
+        raise BadValue("arguments come as a tuple")
 
 
 def _pair(package: Any) -> tuple[Any, Any]:

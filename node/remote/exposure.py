@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from node.errors import shown
+
 IdPack = tuple[str, int, int]
 PREFIX = "exposed_"
 ROOT: IdPack = ("rpychord.Node", 1, 1)
@@ -52,10 +54,10 @@ class Exposure:
     def method(self, target: Any, name: Any) -> Exposed:
         """The exposed method of that name, if `target` is the root. Raises AttributeError as Python does."""
         if target is not self.root:
-            raise AttributeError(f"cannot access {str(name)[:80]!r}: only the root object has exposed methods")
+            raise AttributeError(f"cannot access {shown(name)}: only the root object has exposed methods")
         found = self._by_name.get(name) if type(name) is str else None
         if found is None:
-            raise AttributeError(f"no exposed method {str(name)[:80]!r}: there are {', '.join(self._names())}")
+            raise AttributeError(f"no exposed method {shown(name)}: there are {', '.join(self._names())}")
         return found
 
     def described(self, pack: Any) -> tuple[tuple[str, str], ...]:

@@ -50,6 +50,15 @@ class Splitter:
         self._torn = False
 
     @property
+    def size(self) -> int:
+        """Bytes that are here and have not been taken."""
+        return len(self._buffer) - self._at
+
+    def forget(self) -> None:
+        """Drop what is here: nobody will take it."""
+        self._buffer, self._at = b"", 0
+
+    @property
     def midway(self) -> bool:
         """Whether bytes are here that have not been taken: while all that is whole gets taken, a frame has begun."""
         return self._at < len(self._buffer) or self._skipped is not None

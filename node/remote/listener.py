@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from node.errors import BadUsage
@@ -54,12 +55,14 @@ class Listener:
         self._gate: Gate | None = None
         self._exposure = Exposure(None)
         self._connections: set[Connection] = set()
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[Connection, asyncio.Task[None]] = {}
         self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._spare = -1
         self._refusals = Refusals()
+        self._unfinished = 0
+        """Bytes of frames that are not whole yet, of all connections."""
 
     async def __aenter__(self) -> Listener:
         self.bind()
@@ -148,11 +151,14 @@ class Listener:
                 sock.close()
                 continue
             sock.setblocking(False)
-            connection = Connection(self._settings, self._exposure, self._ended, self._gate)
+            connection = Connection(self._settings, self._exposure, self._ended, self._gate, self._swelled)
             self._connections.add(connection)
             task = self._loop.create_task(self._open(connection, sock, peer))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            self._opening[connection] = task
+            task.add_done_callback(partial(self._opened, connection))
+
+    def _opened(self, connection: Connection, _: asyncio.Task[None]) -> None:
+        self._opening.pop(connection, None)
 
     async def _open(self, connection: Connection, sock: socket.socket, peer: tuple[Any, ...]) -> None:
         patience = self._settings.handshake if self._tls else None
@@ -185,7 +191,17 @@ class Listener:
         oldest = min(silent, key=lambda connection: connection.wire.began)
         self._connections.discard(oldest)
         oldest.abort()
+        if (opening := self._opening.get(oldest)) is not None:  # it would sit in its handshake until that times out
+            opening.cancel()
         return True
+
+    def _swelled(self, change: int) -> None:
+        """More, or less, is here of frames that are not whole: not for ever more."""
+        self._unfinished += change
+        if change > 0 and self._unfinished > self._settings.max_unfinished:
+            largest = max(self._connections, key=lambda connection: connection.unfinished)
+            log.info("%d bytes of frames that are not whole: ending the largest", self._unfinished)
+            largest.wire.fail("too much is waited for")
 
     def _reserve(self) -> None:
         """Keep a descriptor for the day there are no others."""
@@ -238,7 +254,7 @@ class Listener:
         if self._spare >= 0:
             os.close(self._spare)
             self._spare = -1
-        for task in self._opening:
+        for task in self._opening.values():
             task.cancel()
         for connection in self._connections:
             connection.leave()

@@ -196,8 +196,9 @@ async def _resolved(host: str, port: int) -> Address:
     """The address as nodes compare it: a number, IPv4 first."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise Unreachable(f"no host {host!r}: {error.strerror}; check the name or give an address") from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", "it is the name of none")
+        raise Unreachable(f"no host {host!r}: {reason}; check the name or give an address") from None
     best = min(found, key=lambda info: info[0] != socket.AF_INET)
     if ipaddress.ip_address(best[4][0]).is_unspecified:
         raise BadUsage(f"{host} is no address that others can reach: give the one of a network card")

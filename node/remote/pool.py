@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from node.codec import Address, Failure, error_of, failure_of, pack, unpack
-from node.errors import BadValue, NotARing, NotTrusted, OutcomeUnknown, RingError, Unreachable
+from node.errors import BadValue, NotARing, NotTrusted, OutcomeUnknown, RingError, Unreachable, shown
 from node.events import Event
 from node.remote.connection import Connection, Gate
 from node.remote.exposure import Exposure
@@ -84,6 +84,9 @@ async def _connect(
         connection.abort()
         reason = error.strerror or str(error)
         raise Unreachable(f"nobody listens at {to} ({reason}): is the node running?") from None
+    except ValueError:
+        connection.abort()
+        raise Unreachable(f"{shown(to.host)} is the name of no host: check it, or give an address") from None
     except (OutcomeUnknown, Unreachable) as error:
         connection.abort()
         if reason := connection.distrust or connection.wire.tls_error:

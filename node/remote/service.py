@@ -14,12 +14,12 @@ from node.chord import messages as chord
 from node.chord.fingers import FingerTable
 from node.codec import Address
 from node.data import Operations, Version
-from node.errors import BadUsage, BadValue, RingError, Unavailable
+from node.errors import BadUsage, BadValue, RingError, Unavailable, shown
 from node.eventual.commons import Commons
 from node.identifiers import BITS, Arc, Identifier
 from node.remote.pool import answer
 from node.replication.node import RingNode
-from node.values import key_of, pack_value, unpack_value
+from node.values import DEPTH, key_of, pack_value, unpack_value
 
 ConnInfo = tuple[str, int, str, str]
 
@@ -91,7 +91,7 @@ class RingService:
         Raises BadUsage unless the ring is an eventual one.
         """
         if type(versions) is not tuple:
-            raise BadValue(f"versions are a tuple of those that get_siblings returned, not {versions!r}")
+            raise BadValue(f"versions are a tuple of those that get_siblings returned, not {shown(versions)}")
         over = tuple(version for each in versions if (version := _version(each)) is not None)
         settings = self._node.settings
         return await self._commons.put_over(key_of(key, settings), pack_value(value, settings), over)
@@ -141,10 +141,10 @@ class RingService:
     async def exposed_get_node(self, number: Any, attribute: Any) -> Any:
         """One attribute of the member of that number. Raises BadValue for a number there is not, or a name."""
         if type(attribute) is not str or attribute not in (*OF_THE_RING, *ATTRIBUTES):
-            raise BadValue(f"no attribute {attribute!r}: ask for one of {', '.join((*OF_THE_RING, *ATTRIBUTES))}")
+            raise BadValue(f"no attribute {shown(attribute)}: ask for one of {', '.join((*OF_THE_RING, *ATTRIBUTES))}")
         views = await self._node.household.census()
         if type(number) is not int or not 0 <= number < len(views):
-            raise BadValue(f"no node {number!r}: nodes are numbered 0 to {len(views) - 1}")
+            raise BadValue(f"no node {shown(number)}: nodes are numbered 0 to {len(views) - 1}")
         me = views[number].me
         if attribute == "number":
             return number
@@ -211,14 +211,14 @@ class RingService:
 
 
 def _text(value: Any, name: str) -> str:
-    if type(value) is not str or not value:
-        raise BadValue(f"{name} is a text such as '127.0.0.1', not {value!r}")
+    if type(value) is not str or not 0 < len(value) < 256:
+        raise BadValue(f"{name} is a text such as '127.0.0.1', not {shown(value)}")
     return value
 
 
 def _port(value: Any) -> int:
     if type(value) is not int or not 0 < value < 65536:
-        raise BadValue(f"a port is an integer from 1 to 65535, not {value!r}")
+        raise BadValue(f"a port is an integer from 1 to 65535, not {shown(value)}")
     return value
 
 
@@ -227,16 +227,18 @@ def _version(value: Any) -> Version | None:
         return None
     if type(value) is tuple and len(value) == 2 and all(type(part) is int for part in value):
         return value
-    raise BadValue(f"a version is two integers as put returns them, or None, not {value!r}")
+    raise BadValue(f"a version is two integers as put returns them, or None, not {shown(value)}")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, room: int = DEPTH) -> Any:
     """As a plain client can get it: RPyC passes tuples by value and lists and dicts by reference."""
-    if type(value) in (list, tuple):
-        return tuple(_plain(item) for item in value)
-    if type(value) is dict:
-        return tuple((_plain(name), _plain(item)) for name, item in value.items())
-    return value
+    if type(value) not in (list, tuple, dict):
+        return value
+    if not room:
+        raise BadValue(f"the value is nested more than {DEPTH} deep: it cannot be sent")
+    if type(value) is not dict:
+        return tuple(_plain(item, room - 1) for item in value)
+    return tuple((_plain(name, room - 1), _plain(item, room - 1)) for name, item in value.items())
 
 
 def _fingers(report: chord.MemberReport) -> tuple[tuple[str, str, str, int], ...]:

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 DENIED = "<kept in the log of the node>"
 """In place of a traceback."""
+MOST = 64 * 1024
+"""Bytes of an error at most: it may quote what was asked, and is told in short if that is long."""
 
 
 def dumped(error: Exception) -> bytes:
@@ -25,9 +27,10 @@ def dumped(error: Exception) -> bytes:
     name = (type(error).__module__, type(error).__name__)
     arguments = tuple(argument if brine.dumpable(argument) else repr(argument) for argument in error.args)
     try:
-        return _brined((name, arguments, (), DENIED))
+        told = _brined((name, arguments, (), DENIED))
     except (ValueError, RecursionError):
-        return _brined((name, (ascii(error)[:1000],), (), DENIED))
+        told = b""
+    return told if 0 < len(told) <= MOST else _brined((name, (ascii(error)[:1000],), (), DENIED))
 
 
 def _brined(value: Any) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from node.data import Stored
-from node.errors import BadUsage, BadValue, NotTrusted, RingError, Unavailable
+from node.errors import BadUsage, BadValue, NotTrusted, RingError, Unavailable, shown
 from node.eventual.commons import Commons
 from node.remote.exposure import Exposure
 from node.remote.listener import Listener
@@ -56,7 +56,7 @@ class ClientService(RingService):
     def exposed_call(self, method: Any, payload: Any) -> bytes | Awaitable[bytes]:
         """Some of what nodes ask each other."""
         if type(method) is not str or method not in CLIENT_METHODS:
-            raise BadUsage(f"{ascii(method)[:80]} is for nodes, and this is a client's certificate")
+            raise BadUsage(f"{shown(method)} is for nodes, and this is a client's certificate")
         if type(payload) is bytes and SYSTEM in payload:
             raise BadValue(
                 f"{SYSTEM!r} begins keys that are the ring's own, and is nothing a client may send in a call"
@@ -92,7 +92,7 @@ class NodeService(RingService):
     async def exposed_revoke(self, name: Any) -> tuple[str, ...]:
         """Trust nobody any more who is called so, by id, HOST:PORT or HOST; who that was."""
         if type(name) is not str or not name:
-            raise BadValue(f"name who is to be revoked: an id, HOST:PORT or HOST, not {name!r}")
+            raise BadValue(f"name who is to be revoked: an id, HOST:PORT or HOST, not {shown(name)}")
         return await self._trust.revoke(name)
 
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 TURN = 256
 """Frames taken in one turn of the loop: one busy connection may not keep all others waiting."""
+SLICE = 0.005
+"""Seconds of such a turn, after the end of the frame in which they run out: a frame can be milliseconds of work."""
 COALESCED = 16 * 1024
 """Bytes gathered at most before they go out."""
 
@@ -40,6 +43,8 @@ class Owner(Protocol):
     def take(self, payload: bytes) -> None: ...
 
     def refuse(self, skipped: TooLarge) -> None: ...
+
+    def swelled(self, size: int) -> None: ...
 
     def lost(self, reason: str) -> None: ...
 
@@ -114,6 +119,7 @@ class Wire(asyncio.Protocol):
             self.garbage = f"garbage: {error}"
             self.fail(self.garbage)
         finally:
+            self._owner.swelled(self._splitter.size)
             self._flushing = was_flushing
             if not was_flushing:
                 self.flush()
@@ -121,9 +127,12 @@ class Wire(asyncio.Protocol):
     def _take_in(self) -> bool:
         """Take what is whole. False if a request has to wait."""
         owner = self._owner
+        until = time.perf_counter() + SLICE
         for _ in range(TURN):
             if self.closed:
                 return False
+            if time.perf_counter() > until:
+                break
             payload = self._held or self._splitter.take()
             if payload is None:
                 return True
@@ -226,8 +235,14 @@ class Wire(asyncio.Protocol):
             self._reason = reason
             log.debug("connection with %s ended: %s", self.peer, reason)
         self.closed = True
+        self._forget()
         if self._transport is not None:
             self._transport.abort()
+
+    def _forget(self) -> None:
+        """What is here is for nobody any more: it must not wait for the garbage collector."""
+        self._splitter.forget()
+        self._owner.swelled(0)
 
     def close(self) -> None:
         """Send what is waiting, then end the connection. Never blocks."""
@@ -240,9 +255,11 @@ class Wire(asyncio.Protocol):
         self.closed = True
         self._writable.set()
         self._held = None
+        self._forget()
         self._outgoing.clear()
         if isinstance(exc, ssl.SSLError):
             self.tls_error = exc.reason or str(exc)
+        self._transport = None  # and with it what TLS holds: it knows us, and would wait for the garbage collector
         self._owner.lost(self._reason or (str(exc) if exc else "it was closed"))
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -131,6 +131,16 @@ def _general_name(host: str) -> x509.GeneralName:
 # -- asking for one ----------------------------------------------------------------------------------------------
 
 
+_UNREADABLE = (
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises, beside ValueError, for what it cannot or will not read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What somebody who wants a certificate says: the key to be vouched for, and how people call its owner."""
@@ -151,7 +161,7 @@ class Request:
             if len(pem) > LONGEST or len(name) > LONGEST_NAME or not name.isprintable():
                 raise ValueError("it is too long, or has a name that cannot be printed")
             return cls(public, name, hosts_of(csr))
-        except (TypeError, ValueError, IndexError, InvalidSignature, x509.InvalidVersion) as error:
+        except (TypeError, ValueError, IndexError, *_UNREADABLE) as error:
             raise BadValue(f"not a certificate request with a name and an Ed25519 key: {error}") from None
 
     @staticmethod
@@ -170,7 +180,7 @@ def hosts_of(signed: x509.CertificateSigningRequest | x509.Certificate) -> tuple
         names = signed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
-    return tuple(str(name.value) for name in names)
+    return tuple(str(name.value) for name in names if isinstance(name, (x509.DNSName, x509.IPAddress)))
 
 
 def id_of(issued: x509.Certificate) -> str:

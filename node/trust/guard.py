@@ -16,7 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from node.errors import BadUsage, DirectoryDamaged, NotTrusted
+from node.errors import BadUsage, DirectoryDamaged, NotTrusted, shown
 from node.events import Event
 from node.settings import Settings
 from node.trust.certificates import ID, Authority, Request, hosts_of, id_of, new_id, pem_of_key
@@ -45,6 +45,8 @@ class Guard:
         self._keyring = keyring
         self._settings = settings
         self._hosts = hosts
+        self._keeping = asyncio.Lock()
+        """Files are written one at a time, the latest standing last."""
         self._credentials = keyring.load()
         self.standing = keyring.standing
         try:
@@ -94,7 +96,8 @@ class Guard:
         standing = self.standing.joined(told)  # which may know more than when the ring was asked
         if standing != self.standing:
             self.standing = standing
-            await asyncio.to_thread(self._keyring.keep_standing, standing)
+            async with self._keeping:
+                await asyncio.to_thread(self._keyring.keep_standing, self.standing)
 
     # -- letting others in ---------------------------------------------------------------------------------------
 
@@ -133,7 +136,7 @@ class Guard:
         if not gone and re.fullmatch(ID, name):
             gone = {name: f"whoever has the id {name}"}
         if not gone:
-            raise BadUsage(f"nobody here is called {name!r}: there are {', '.join(map(str, everybody))}")
+            raise BadUsage(f"nobody here is called {shown(name)}: there are {', '.join(map(str, everybody))}")
         if self.id in gone:
             raise BadUsage(f"{name} is the node that was asked to do this: ask another one (--data of another node)")
         await self._tell(Standing(revoked=tuple(gone)), ledger)

@@ -66,6 +66,9 @@ class Root:
     def exposed_refuse(self) -> None:
         raise BadValue("send something else", 7)
 
+    def exposed_quote(self, value: Any) -> None:
+        raise BadValue(f"not {value!r}")
+
     async def exposed_fail(self) -> None:
         raise ZeroDivisionError("secret detail")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -169,6 +171,121 @@ def test_a_request_over_the_limit_is_refused_by_name_and_the_connection_lives(sq
     run(scenario())
 
 
+@pytest.mark.parametrize("place", ["package", "arguments", "words", "target", "name"])
+def test_text_in_place_of_a_tuple_is_refused_before_each_byte_becomes_a_value(place: str) -> None:
+    async def scenario() -> None:
+        async with Listener(SETTINGS, HOST, 0, Root()) as listener:
+            peer = await Raw.connect(listener.port)
+            large = bytes(7 * MIB)
+            root, name, none = (3, ROOT_PACK), (1, "echo"), (1, ())
+            package = {
+                "package": (1, large),
+                "arguments": (2, (root, name, (1, large), none)),
+                "words": (2, (root, name, none, (1, large))),
+                "target": (2, ((2, large), name, none, none)),
+                "name": (2, (root, (1, large), none, none)),
+            }[place]
+            frame = request(2, CALLATTR, package)
+            tracemalloc.start()
+            try:
+                await peer.send(frame)
+                _, _, (told,) = await peer.refusal()
+                assert len(told) < 1000
+                assert tracemalloc.get_traced_memory()[1] < 40 * MIB
+            finally:
+                tracemalloc.stop()
+            peer.close()
+
+    run(scenario())
+
+
+def test_an_error_quotes_no_more_than_a_part_of_what_was_wrong() -> None:
+    async def scenario() -> None:
+        async with Listener(SETTINGS, HOST, 0, Root()) as listener:
+            peer = await Raw.connect(listener.port)
+            await peer.send(call(1, "quote", bytes(7 * MIB)) + call(2, "add", 1))
+            number, kind, (told,) = await peer.refusal()
+            assert (number, kind) == (1, "BadValue") and len(told) <= 1000
+            assert await peer.message() == (consts.MSG_REPLY, 2, (1, 3))
+            peer.close()
+
+    run(scenario())
+
+
+def test_bytes_of_a_connection_in_work_are_bounded_and_all_requests_get_answered() -> None:
+    async def scenario() -> None:
+        root = Root()
+        async with Listener(settings(max_in_work=4 * MIB), HOST, 0, root) as listener:
+            peer = await Raw.connect(listener.port)
+            sending = asyncio.create_task(peer.send(b"".join(call(i, "wait", bytes(MIB)) for i in range(40))))
+            await eventually(lambda: root.begun == 4)
+            await others_are_served(listener.port)
+            assert root.begun == 4
+            root.gate.set()
+            assert {(await peer.message())[1] for _ in range(40)} == {*range(40)}
+            assert root.most == 4
+            await sending
+            peer.close()
+
+    run(scenario())
+
+
+def test_frames_that_are_not_whole_are_bounded_for_all_connections_together() -> None:
+    async def scenario() -> None:
+        async with Listener(settings(max_unfinished=10 * MIB), HOST, 0, Root()) as listener:
+            small = await Raw.connect(listener.port)
+            await small.send(call(1, "echo", bytes(MIB))[:-9])
+            greedy = [await Raw.connect(listener.port) for _ in range(8)]
+            for peer in greedy:
+                await peer.send(call(1, "echo", bytes(3 * MIB))[:-9])
+            await eventually(lambda: listener.connections <= 4, "at most three of them and the small one fit")
+            assert listener._unfinished <= 10 * MIB
+            await others_are_served(listener.port)
+            await small.send(call(1, "echo", bytes(MIB))[-9:])
+            assert (await small.message())[:2] == (consts.MSG_REPLY, 1)
+            for peer in (small, *greedy):
+                peer.close()
+            await eventually(lambda: listener.connections == 0)
+            assert listener._unfinished == 0
+
+    run(scenario())
+
+
+def test_what_a_connection_left_unfinished_does_not_wait_for_the_garbage_collector() -> None:
+    async def scenario() -> None:
+        gc.disable()
+        try:
+            async with Listener(SETTINGS, HOST, 0, Root()) as listener:
+                before = resident()
+                for _ in range(30):
+                    peer = await Raw.connect(listener.port)
+                    await peer.send(call(1, "echo", bytes(7 * MIB))[:-9])
+                    await eventually(lambda: listener._unfinished > 7 * MIB)
+                    peer.close()
+                    await eventually(lambda: listener.connections == 0)
+                assert resident() - before < 80 * MIB
+        finally:
+            gc.enable()
+
+    run(scenario())
+
+
+def test_requests_that_are_much_work_do_not_keep_others_waiting() -> None:
+    async def scenario() -> None:
+        async with Listener(SETTINGS, HOST, 0, Root()) as listener:
+            peer = await Raw.connect(listener.port)
+            connection = await connect(HOST, listener.port, SETTINGS, deadline=5)
+            swells = framed(zlib.compress(call(1, "types", bytes(7 * MIB))[5:-1], 9), 1)
+            await peer.send(swells * 100)
+            for _ in range(2):  # the first may have come before
+                assert await connection.call("add", 1, deadline=15) == 3
+            assert sum(c.wire.frames for c in listener._connections) < 50, "others had their turn before it was done"
+            connection.close()
+            peer.close()
+
+    run(scenario())
+
+
 def test_requests_of_a_connection_in_work_are_bounded_and_all_get_answered() -> None:
     async def scenario() -> None:
         root = Root()
@@ -216,7 +333,7 @@ def test_a_peer_that_does_not_read_costs_bounded_memory_and_is_served_again_when
 def test_a_peer_that_never_reads_loses_its_connection_at_the_limit() -> None:
     async def scenario() -> None:
         root = Root()
-        limits = settings(write_high=1 * MIB, write_limit=8 * MIB, user_timeout=60.0)
+        limits = settings(write_high=1 * MIB, write_limit=8 * MIB, max_in_work=64 * MIB, user_timeout=60.0)
         async with Listener(limits, HOST, 0, root) as listener:
             peer = await Raw.connect(listener.port)
             peer.writer.transport.pause_reading()

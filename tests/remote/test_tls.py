@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import ssl
 import subprocess
@@ -14,7 +15,7 @@ import rpyc
 from node.errors import NotTrusted, Unreachable
 from node.remote.listener import Listener
 from node.remote.pool import connect
-from tests.remote.ends import SETTINGS, Raw, Root, failure_of, run, settings
+from tests.remote.ends import SETTINGS, Raw, Root, eventually, failure_of, run, settings
 
 pytestmark = [
     pytest.mark.usefixtures("loops"),
@@ -59,6 +60,47 @@ def test_calls_of_ours_and_of_stock_clients(certificate: Path) -> None:
             assert await asyncio.gather(*(connection.call("echo", value, deadline=10) for value in values)) == values
             await asyncio.to_thread(stock, listener.port)
             connection.close()
+
+    run(scenario())
+
+
+def test_who_never_begins_its_handshake_makes_room_for_others(certificate: Path) -> None:
+    server, client = contexts(certificate)
+
+    async def scenario() -> None:
+        async with Listener(settings(max_connections=3), "localhost", 0, Root(), tls=server) as listener:
+            silent = [await Raw.connect(listener.port, "127.0.0.1") for _ in range(3)]
+            await eventually(lambda: listener.connections == 3)
+            connection = await connect("localhost", listener.port, SETTINGS, deadline=10, tls=client)
+            async with asyncio.timeout(5):
+                assert await silent[0].ended()
+            assert await connection.call("add", 1, deadline=5) == 3
+            connection.close()
+            for peer in silent:
+                peer.close()
+
+    run(scenario())
+
+
+def test_what_tls_holds_of_a_connection_that_ended_does_not_wait_for_the_garbage_collector(certificate: Path) -> None:
+    server, client = contexts(certificate)
+
+    def held() -> int:
+        return sum(type(each).__name__ == "SSLProtocol" for each in gc.get_objects())
+
+    async def scenario() -> None:
+        async with Listener(SETTINGS, "localhost", 0, Root(), tls=server) as listener:
+            before = held()
+            gc.disable()
+            try:
+                for _ in range(5):
+                    connection = await connect("localhost", listener.port, SETTINGS, deadline=10, tls=client)
+                    connection.close()
+                    await eventually(lambda: not listener.connections)
+                del connection
+                await eventually(lambda: held() <= before + 1, "all but the last one")
+            finally:
+                gc.enable()
 
     run(scenario())
 

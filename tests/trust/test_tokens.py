@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,6 +196,9 @@ def test_what_is_no_request_is_refused(tmp_path: Path) -> None:
     pem = Request.sign(key, "ann")
     body = base64.b64decode(b"".join(pem.splitlines()[1:-1]))
     forged = base64.b64encode(body[:-1] + bytes([body[-1] ^ 1]))
+    unknown = base64.b64encode(
+        body.replace(b"\x06\x03\x2b\x65\x70", b"\x06\x03\x2b\x65\x01")
+    )  # an algorithm of no name
     requests = [
         b"",
         b"-----BEGIN",
@@ -207,6 +211,7 @@ def test_what_is_no_request_is_refused(tmp_path: Path) -> None:
         Request.sign(key, "a\nb"),
         b"-----BEGIN CERTIFICATE REQUEST-----\n" + forged + b"\n-----END CERTIFICATE REQUEST-----\n",
         pem + b" " * 20_000,
+        b"-----BEGIN CERTIFICATE REQUEST-----\n" + unknown + b"\n-----END CERTIFICATE REQUEST-----\n",
     ]
 
     async def scenario() -> None:
@@ -219,6 +224,32 @@ def test_what_is_no_request_is_refused(tmp_path: Path) -> None:
                 await connection.call("enroll", pem, deadline=5)  # and none of them was a use
 
     run(scenario())
+
+
+def test_many_who_come_at_once_are_all_let_in(tmp_path: Path) -> None:
+    """Each makes the node keep who was let in, in one and the same file."""
+
+    async def scenario() -> None:
+        async with secure_ring(tmp_path) as ring:
+            node = await ring.first()
+            tokens = [await ring.token("client") for _ in range(20)]
+            names = [f"ann@laptop{n}" for n in range(20)]
+            issued = await asyncio.gather(
+                *(enrol(node.address, token, name, SETTINGS) for token, name in zip(tokens, names, strict=True))
+            )
+            assert len({each.identity for each in issued}) == 20
+
+    run(scenario())
+
+
+def test_a_certificate_names_no_addresses_but_those_of_hosts() -> None:
+    """Other names of a request would become the names of hosts, or an error after the token was used."""
+    key = Ed25519PrivateKey.generate()
+    person = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "é")])
+    names = [x509.DNSName("host"), x509.DirectoryName(person), x509.UniformResourceIdentifier("http://host/")]
+    builder = x509.CertificateSigningRequestBuilder().subject_name(person)
+    signed = builder.add_extension(x509.SubjectAlternativeName(names), False).sign(key, None)
+    assert Request.read(signed.public_bytes(serialization.Encoding.PEM)).hosts == ("host",)
 
 
 def test_the_rings_own_records_are_out_of_reach(tmp_path: Path) -> None:
