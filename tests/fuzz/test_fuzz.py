@@ -123,13 +123,14 @@ def _text(name: object) -> str:
 
 def answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unasked answers are answered."""
-    resolve = Connection._resolve
+    dispatch = Connection._dispatch
 
-    def answering(self: Connection, seq: object, error: Exception | None, content: object) -> None:
-        resolve(self, seq, error, content)
-        self._reply(seq, None)  # type: ignore[arg-type]
+    def answering(self: Connection, data: bytes) -> None:
+        dispatch(self, data)
+        if not self.is_request(data):
+            self._reply(1, None)
 
-    monkeypatch.setattr(Connection, "_resolve", answering)
+    monkeypatch.setattr(Connection, "_dispatch", answering)
 
 
 @pytest.mark.filterwarnings("ignore:coroutine '_nothing' was never awaited")

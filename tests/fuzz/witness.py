@@ -25,7 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 REMOTE = str(ROOT / "node" / "remote") + os.sep
 DISPATCH = {REMOTE + name for name in ("connection.py", "exposure.py")}
 """The files whose code handles what peers ask for."""
-OWN = {REMOTE + f"{name}.py" for name in ("connection", "exposure", "plain", "translation", "wire", "framing")}
+OWN = {
+    REMOTE + f"{n}.py" for n in ("connection", "calls", "relay", "exposure", "plain", "translation", "wire", "framing")
+}
 OWN |= {str(ROOT / "node" / name) for name in ("errors.py", "codec.py")} | {__file__}
 RPYC = ("brine.py", "compat.py")
 REACHING = ("getattr", "setattr", "delattr", "hasattr", "eval", "exec", "compile", "open", "__import__", "vars", "dir",
@@ -71,7 +73,7 @@ class Witness:
                 sys.setprofile(None)
 
         def checked(connection: Connection, seq: int, work: Any) -> Any:
-            if not isinstance(work, CoroutineType) or not _is_exposed(work.cr_code):
+            if not isinstance(work, CoroutineType) or not (_is_exposed(work.cr_code) or _is_call(work.cr_code)):
                 self.trip(f"{work!r} is awaited")
             return answer_later(connection, seq, work)
 
@@ -132,6 +134,11 @@ class Witness:
 
 def _is_exposed(code: CodeType) -> bool:
     return code.co_name.startswith("exposed_") and code.co_filename in (REMOTE + "service.py", REMOTE + "trusted.py")
+
+
+def _is_call(code: CodeType) -> bool:
+    """What the exposed method `call` returns where its answer has to be waited for."""
+    return code.co_name == "_answer_later" and code.co_filename == REMOTE + "pool.py"
 
 
 def _is_ours(frame: FrameType | None) -> bool:
