@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import rpyc
 
+from node import Ring
+from node.errors import Unavailable
 from tests.ring.nodes import ROOT, NodeProcess, RingOfProcesses, eventually
 
 LOUD = ("--log-level", "debug")
@@ -148,7 +150,7 @@ def test_three_processes_a_stock_client_and_no_secret_anywhere(ring: SecureRing)
         assert not [secret for secret in secrets if secret in said]
 
 
-def test_operators_commands(ring: SecureRing) -> None:
+def test_operators_commands(ring: SecureRing, monkeypatch: pytest.MonkeyPatch) -> None:
     first = ring.first()
     assert f"node 127.0.0.1:{first.port}" in ring.ring("revoke", "nobody", "--data", first.directory)
     old = ring.ring("token", "--client", "--uses", 5, "--valid", 0.5, "--data", first.directory).split()[2]
@@ -157,6 +159,11 @@ def test_operators_commands(ring: SecureRing) -> None:
     file = ring.directory / "config" / "rpychord" / "credentials.toml"
     connection = stock_client(first.port, file, file)
     assert connection.root.get("k") is None
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(ring.directory / "config"))
+    client = Ring.connect(f"127.0.0.1:{first.port}", timeout=3)
+    client["k"] = "straight"
+    assert client["k"] == "straight" == connection.root.get("k")
+    assert client._ring._lines is not None and any(client._ring._lines._free.values())
     new = ring.ring("rotate-tokens", "--data", first.directory).split()[-1]
     assert "void" in ring.ring(*login)
     name = re.search(r"client (\S+@\S+)", ring.ring("revoke", "nobody", "--data", first.directory))
@@ -164,6 +171,9 @@ def test_operators_commands(ring: SecureRing) -> None:
     assert ring.ring("revoke", name[1], "--data", first.directory).startswith(f"revoked client {name[1]}")
     with pytest.raises(EOFError):
         connection.root.get("k")
+    with pytest.raises(Unavailable, match="revoked"):
+        client.get("k")
+    client.close()
     ring.joined(first, new)
     ring.agreed(2)
 
