@@ -124,11 +124,23 @@ class Lines:
                 line.close()
         if self._closed or time.monotonic() < self._not_before.get(to, 0.0):
             raise Unreachable(f"nothing was sent to {to}: it is not asked straight at the moment")
+        self._tidy()
         try:
             return Line(to, self._settings, self._tls, min(deadline, self._settings.connect))
         except RingError:
             self._not_before[to] = time.monotonic() + self._settings.backoff_limit
             raise
+
+    def _tidy(self) -> None:
+        """Let go of lines that the nodes have ended: some of these nodes may never be asked again."""
+        for lines in list(self._free.values()):
+            for _ in range(len(lines)):
+                with contextlib.suppress(IndexError):  # another thread took it
+                    line = lines.pop(0)
+                    if line.stands:
+                        lines.append(line)
+                    else:
+                        line.close()
 
     def _put_back(self, to: Address, line: Line) -> None:
         if self._closed:

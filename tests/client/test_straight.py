@@ -85,6 +85,7 @@ def test_a_node_that_came_back_is_asked_straight_again(tmp_path: Path) -> None:
                 lines = ring._ring._lines
                 assert lines is not None
                 if any(lines._free.values()):
+                    assert [len(free) for free in lines._free.values()] == [1], "the old ones are let go"
                     return
                 assert time.monotonic() < deadline
     finally:
