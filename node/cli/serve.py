@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli.arguments import IdType, PortType, log_to_stderr, run, run_loop
+from node.cli.memory import keep_giving_back
 from node.cli.places import data_home
 from node.codec import PORT, Address
 from node.errors import BadUsage
@@ -292,6 +293,7 @@ async def serve(options: object, settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         loop.add_signal_handler(number, on_signal, number)
+    giving_back = loop.create_task(keep_giving_back())
     starting = loop.create_task(node.start())
     leaving = loop.create_task(told.wait())
     await asyncio.wait({starting, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -310,7 +312,7 @@ async def serve(options: object, settings: Settings) -> int:
     if failing.done():
         await node.close()
         failing.result()
-    for waiting in (failing, asked):
+    for waiting in (failing, asked, giving_back):
         waiting.cancel()
     if rest.is_set():
         await node.close(drain=DRAIN)
