@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from node import __version__
+from node.cli.memory import keep_giving_back
 from node.cli.settings_file import Configuration
 from node.codec import Address
 from node.errors import RingError
@@ -93,6 +94,7 @@ async def _serve(options: NodeOptions, configuration: Configuration, logs: Logs)
     hang_up = asyncio.Event()
     on_hang_up(hang_up.set, lambda: on_signal(signal.SIGHUP))
     rereading = loop.create_task(_reread(hang_up, configuration, logs))
+    giving_back = loop.create_task(keep_giving_back())
     Event.START.tell(log, "version %s, process %d, data in %s", __version__, os.getpid(), options.data)
     starting = loop.create_task(node.start())
     leaving = loop.create_task(told.wait())
@@ -115,7 +117,7 @@ async def _serve(options: NodeOptions, configuration: Configuration, logs: Logs)
     if failing.done():
         await node.close()
         failing.result()
-    for waiting in (failing, asked, rereading):
+    for waiting in (failing, asked, rereading, giving_back):
         waiting.cancel()
     if rest.is_set():
         await node.close(drain=DRAIN)

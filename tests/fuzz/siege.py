@@ -41,9 +41,8 @@ PATIENCE = 10.0
 WARM = 0.5
 """Part of the messages after which memory counts."""
 GROWTH = 32 * 2**20
-"""Bytes that a node may have more at the end than then. What is in use stays as it is; what the C library keeps of what
-is free (see `node.cli.memory`) grows while it meets all sizes of everything, and goes up and down by megabytes then.
-Of a million messages a leak of seventy bytes each would be more."""
+"""Bytes that a node may have more at the end than then: what the C library keeps of what is free goes up and down by as
+much (see `node.cli.memory`). Of a million messages a leak of seventy bytes each would be more."""
 MANY = 100_000
 """Messages from which on that is asked of a node."""
 MOST = 512 * 2**20
