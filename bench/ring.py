@@ -1,7 +1,8 @@
-"""Rings of three nodes on this machine: put and get, one at a time and 64 in flight, for every kind of replication.
+"""Rings of three nodes on this machine: put and get, one at a time, 64 in flight and 1,000 in a batch, for every kind
+of replication.
 
-`python -m bench ring [--seconds S] [--keys N]`. One at a time goes through a stock RPyC client, 64 in flight through
-our awaited calls; all go to one node, which takes them to the others.
+`python -m bench ring [--seconds S] [--keys N] [--filled N] [--ring WORDS]`. One at a time goes through a stock RPyC
+client and one node; 64 in flight and batches through `AsyncRing`. `--filled`: keys that there are before.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import rpyc
 import uvloop
 
-from node.remote.pool import connect
-from node.settings import Settings
+from node import AsyncRing
 
 ROOT = Path(__file__).resolve().parents[1]
 IN_FLIGHT = 64
+BATCH = 1_000
 VALUE = "v" * 100
+T = TypeVar("T")
 
 
 class Ring:
@@ -80,43 +84,86 @@ def one_at_a_time(port: int, method: str, keys: int, seconds: float) -> list[flo
 
 
 def in_flight(port: int, method: str, keys: int, seconds: float) -> list[float]:
-    """The same with 64 calls under way."""
+    """The same with 64 operations under way."""
 
-    async def run() -> list[float]:
-        connection = await connect("127.0.0.1", port, Settings(), deadline=5.0)
+    async def run(ring: AsyncRing) -> list[float]:
         taken: list[float] = []
         until = time.perf_counter() + seconds
 
-        async def worker(call: Callable[..., Awaitable[object]]) -> None:
+        async def worker() -> None:
             while time.perf_counter() < until:
                 key = f"key {random.randrange(keys)}"
                 began = time.perf_counter()
-                await (call(method, key, VALUE, deadline=30.0) if method == "put" else call(method, key, deadline=30.0))
+                await (ring.put(key, VALUE) if method == "put" else ring.get(key))
                 taken.append(time.perf_counter() - began)
 
-        await asyncio.gather(*(worker(connection.call) for _ in range(IN_FLIGHT)))
-        connection.close()
+        await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
         return taken
 
-    result: list[float] = uvloop.run(run())
+    return with_ring(port, run)
+
+
+def in_batches(port: int, method: str, keys: int, seconds: float) -> list[float]:
+    """Seconds that each batch took, one after the other; a batch counts as many times as it has keys."""
+
+    async def run(ring: AsyncRing) -> list[float]:
+        taken: list[float] = []
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            names = [f"key {n}" for n in random.sample(range(keys), min(BATCH, keys))]
+            began = time.perf_counter()
+            if method == "put":
+                await ring.put_many(dict.fromkeys(names, VALUE))
+            else:
+                await ring.get_many(names)
+            taken += [time.perf_counter() - began] * len(names)
+        return taken
+
+    return with_ring(port, run)
+
+
+def with_ring(port: int, work: Callable[[AsyncRing], Awaitable[T]]) -> T:
+    """What comes of work with a client of its own."""
+
+    async def run() -> T:
+        async with await AsyncRing.connect(f"127.0.0.1:{port}", timeout=30) as ring:
+            return await work(ring)
+
+    result: T = uvloop.run(run())
     return result
+
+
+async def fill(ring: AsyncRing, keys: int) -> None:
+    """Store so many keys that nothing else touches."""
+    for first in range(0, keys, 10 * BATCH):
+        await ring.put_many({f"filled {n}": VALUE for n in range(first, min(first + 10 * BATCH, keys))})
+
+
+MEASURES = {"one": one_at_a_time, f"{IN_FLIGHT}": in_flight, f"{BATCH:,}": in_batches}
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     options.add_argument("--keys", type=int, default=10_000)
+    options.add_argument("--filled", type=int, default=0, metavar="N", help="other keys that there are before")
+    options.add_argument("--ring", default="", help="measure only rings whose names begin so, as in 'chain fsync'")
     wanted = options.parse_args()
-    print(f"{os.cpu_count()} cores; three nodes, {wanted.keys:,} keys, values of {len(VALUE)} bytes; times in ms")
+    there = f"{wanted.keys:,} keys of {wanted.keys + wanted.filled:,}"
+    print(f"{os.cpu_count()} cores; three nodes, {there}, values of {len(VALUE)} bytes; times in ms")
     heads = ("put/s", "p50", "p99", "get/s", "p50", "p99")
     print(f"{'ring':24}{'':12}" + "".join(f"{head:>9}" for head in heads))
     for consistency, durability, k in itertools.product(("chain", "eventual"), ("fsync", "os"), (1, 2, 3)):
+        name = f"{consistency} {durability} k={k}"
+        if not name.startswith(wanted.ring):
+            continue
         words = ("--consistency", consistency, "--durability", durability, "--replicas", str(k))
         with tempfile.TemporaryDirectory() as directory:
             ring = Ring(Path(directory), *words)
             try:
                 ring.whole()
-                for how, measure in (("one", one_at_a_time), (f"{IN_FLIGHT}", in_flight)):
+                with_ring(ring.port, partial(fill, keys=wanted.filled))
+                for how, measure in MEASURES.items():
                     cells = ""
                     for method in ("put", "get"):
                         began = time.perf_counter()
@@ -124,7 +171,7 @@ def main() -> None:
                         rate = len(taken) / (time.perf_counter() - began)
                         p50, p99 = (1000 * taken[int(len(taken) * share)] for share in (0.5, 0.99))
                         cells += f"{rate:>9,.0f}{p50:>9.2f}{p99:>9.2f}"
-                    print(f"{f'{consistency} {durability} k={k}':24}{how:>12}{cells}", flush=True)
+                    print(f"{name:24}{how:>12}{cells}", flush=True)
             finally:
                 ring.close()
 
