@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from node import Ring
 from node.client.background import background
 from node.errors import BadUsage
-from tests.ring.nodes import RingOfProcesses, eventually
+from tests.ring.nodes import NodeProcess, RingOfProcesses, eventually
 
 
 @contextmanager
@@ -52,44 +51,45 @@ def test_no_loop_is_needed(ring: Ring) -> None:
         assert ring.get_versioned("warm") == ("new", version)
 
 
-def test_what_cannot_be_done_at_once_goes_on_on_the_loop(tmp_path: Path) -> None:
+@pytest.fixture
+def lonely(tmp_path: Path) -> Iterator[tuple[NodeProcess, Ring]]:
+    """A node, whom nobody stands in for, and a client of it."""
     processes = RingOfProcesses(tmp_path)
     try:
         (node,) = processes.of(1)
         with Ring.connect(f"127.0.0.1:{node.port}", timeout=20) as ring:
             ring["key"] = 1
-            node.kill()
-            again = threading.Timer(0.3, node.start)
-            again.start()
-            ring["key"] = 2
-            assert ring.increment("key") == 3
-            again.join()
-            node.kill()
-            node.start()
-            assert ring["key"] == 3
+            yield node, ring
     finally:
         processes.close()
 
 
-def test_a_node_that_came_back_is_asked_straight_again(tmp_path: Path) -> None:
-    processes = RingOfProcesses(tmp_path)
-    try:
-        (node,) = processes.of(1)
-        with Ring.connect(f"127.0.0.1:{node.port}", timeout=20) as ring:
-            ring["key"] = 1
-            node.kill()
-            node.start()
-            deadline = time.monotonic() + 20
-            while True:
-                assert ring["key"] == 1
-                lines = ring._ring._lines
-                assert lines is not None
-                if any(lines._free.values()):
-                    assert [len(free) for free in lines._free.values()] == [1], "the old ones are let go"
-                    return
-                assert time.monotonic() < deadline
-    finally:
-        processes.close()
+def test_what_cannot_be_done_at_once_goes_on_on_the_loop(lonely: tuple[NodeProcess, Ring]) -> None:
+    node, ring = lonely
+    node.kill()
+    again = threading.Timer(0.3, node.start)
+    again.start()
+    ring["key"] = 2
+    assert ring.increment("key") == 3
+    again.join()
+    node.kill()
+    node.start()
+    assert ring["key"] == 3
+
+
+def test_a_node_that_came_back_is_asked_straight_again(lonely: tuple[NodeProcess, Ring]) -> None:
+    node, ring = lonely
+    node.kill()
+    node.start()
+    lines = ring._ring._lines
+    assert lines is not None
+
+    def straight() -> bool:
+        assert ring["key"] == 1
+        return any(lines._free.values())
+
+    eventually(straight)
+    assert [len(free) for free in lines._free.values()] == [1], "the old ones are let go"
 
 
 def _child(ring: Ring, answers: Any) -> None:
