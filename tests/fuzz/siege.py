@@ -38,11 +38,10 @@ STRANGERS = 0.15
 """Part of the connections to a port with TLS that are by strangers: each is one message only."""
 PATIENCE = 10.0
 """Seconds within which an honest client must be answered, in the middle of it all."""
-WARM = 0.5
-"""Part of the messages after which memory counts."""
 GROWTH = 32 * 2**20
-"""Bytes that a node may have more at the end than then: what the C library keeps of what is free goes up and down by as
-much (see `node.cli.memory`). Of a million messages a leak of seventy bytes each would be more."""
+"""Bytes that a node may have more, at the most of the second half of a siege than at the most of the first. The C
+library keeps tens of megabytes of what is free until it is given back (see `node.cli.memory`), so that single looks
+differ by as much. Of a million messages a leak of seventy bytes each would be more."""
 MANY = 100_000
 """Messages from which on that is asked of a node."""
 MOST = 512 * 2**20
@@ -66,9 +65,11 @@ class Report:
 
     @property
     def growth(self) -> int:
-        """Bytes of memory at the end beyond those in the middle."""
-        warm = next(size for messages, size in self.resident if messages >= WARM * self.messages)
-        return self.resident[-1][1] - warm
+        """The most bytes of memory of the second half beyond the most of the first."""
+        halves: tuple[list[int], list[int]] = [], []
+        for messages, size in self.resident:
+            halves[messages > self.messages / 2].append(size)
+        return max(halves[1]) - max(halves[0] or halves[1])
 
     def __str__(self) -> str:
         if not self.resident:
