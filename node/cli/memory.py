@@ -11,7 +11,6 @@ and then.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 
 from node.settings import MIB
@@ -26,6 +25,8 @@ PERIOD = 30.0
 
 async def keep_giving_back(period: float = PERIOD) -> None:
     """Round after round give free memory back, until cancelled. Does nothing where the C library is another."""
+    import asyncio  # commands that need no loop start without it
+
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     while trim is not None:
         await asyncio.sleep(period)
