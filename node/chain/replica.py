@@ -330,7 +330,6 @@ class Replica:
 
         Raises StoreFull once a disk further down is full, NotServing when the replica stands for nothing any more.
         """
-
         while self.stable < version and self.follows:
             if isinstance(self.trouble, StoreFull):
                 raise self.trouble

@@ -30,7 +30,7 @@ REQUEST, REPLY, EXCEPTION = (brine.I1.pack(m) for m in (consts.MSG_REQUEST, cons
 Gate = Callable[[Any], tuple[Party, Exposure]]
 """Of a certificate that a peer has proved, as `ssl` tells it: who that is and what it may reach. Raises NotTrusted."""
 PAIR, FOUR = brine.TAG_TUP2, brine.TAG_TUP4
-VALUE, TUPLE = brine.IMM_INTS[consts.LABEL_VALUE], brine.IMM_INTS[consts.LABEL_TUPLE]
+TUPLE = brine.IMM_INTS[consts.LABEL_TUPLE]
 RELAYS = (consts.LABEL_LOCAL_REF, ROOT)
 """How a node refers to its root."""
 PLAIN = frozenset((bytes, str, int, float, bool, tuple, type(None)))
@@ -227,7 +227,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             limit = self._settings.max_frame
             self._reply_error(seq, RingError(f"the answer is larger than the limit of {limit} bytes: ask for less"))
             return
-        self.wire.send(REPLY, PAIR, brine.dump(seq), PAIR, VALUE, *content)
+        self.wire.send(relay.REPLY, brine.dump(seq), relay.VALUE, *content)
 
     def _reply_error(self, seq: int, error: Exception) -> None:
         self.wire.send(EXCEPTION, PAIR, brine.dump(seq), dumped(error))
@@ -346,7 +346,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             raise BadUsage("shake hands before calling")
         root, boxed_name = brine.dump(self._peer_root), brine.dump((consts.LABEL_VALUE, name))
         handler = brine.IMM_INTS[consts.HANDLE_CALLATTR]
-        head = b"".join((PAIR, handler, PAIR, TUPLE, FOUR, root, boxed_name, PAIR, VALUE))
+        head = b"".join((PAIR, handler, PAIR, TUPLE, FOUR, root, boxed_name, relay.VALUE))
         if len(self._heads) < 256:
             self._heads[name] = head
         return head
@@ -365,7 +365,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
                 f"nothing was sent to {self.peer}: " + ("no time is left" if deadline <= 0 else "it is gone")
             )
         seq = self._get_seq_id()
-        ticket = wire.send(REQUEST, PAIR, brine.dump(seq), *package)
+        ticket = wire.send(relay.REQUEST, brine.dump(seq), *package)
         return await self._calls.answer(seq, ticket, deadline)
 
     async def _until_writable(self, deadline: float) -> float:

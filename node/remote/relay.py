@@ -16,7 +16,7 @@ from node.remote.plain import bytes_at, number_at
 
 NAME = "call"
 _PAIR = brine.TAG_TUP2
-_VALUE = _PAIR + brine.IMM_INTS[consts.LABEL_VALUE]
+VALUE = _PAIR + brine.IMM_INTS[consts.LABEL_VALUE]
 REQUEST, REPLY = (brine.I1.pack(kind) + _PAIR for kind in (consts.MSG_REQUEST, consts.MSG_REPLY))
 NO_KEYWORDS = brine.dump((consts.LABEL_VALUE, ()))
 _HEAD = b"".join(
@@ -25,7 +25,7 @@ _HEAD = b"".join(
         _PAIR + brine.IMM_INTS[consts.LABEL_TUPLE] + brine.TAG_TUP4,
         brine.dump((consts.LABEL_LOCAL_REF, ROOT)),
         brine.dump((consts.LABEL_VALUE, NAME)),
-        _VALUE + _PAIR + brine.TAG_UNICODE,
+        VALUE + _PAIR + brine.TAG_UNICODE,
     )
 )
 """From the number of a request to the name of what a node is asked."""
@@ -69,9 +69,9 @@ def replied(message: bytes) -> tuple[int, bytes] | None:
         return None
     try:
         seq, at = number_at(message, len(REPLY))
-        if not message.startswith(_VALUE, at):
+        if not message.startswith(VALUE, at):
             return None
-        payload, at = bytes_at(message, at + len(_VALUE))
+        payload, at = bytes_at(message, at + len(VALUE))
         return (seq, payload) if at == len(message) else None
     except (BadValue, IndexError, ValueError):
         return None
