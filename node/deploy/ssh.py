@@ -62,7 +62,12 @@ class RemoteHost:
             arguments |= {"key_filename": [str(key)], "look_for_keys": False}
         self._known_hosts = ssh.known_hosts
         self._connection = Connection(
-            name, user=ssh.user, port=ssh.port, config=config, connect_timeout=ssh.timeout, connect_kwargs=arguments
+            name,
+            user=ssh.user,
+            port=ssh.port,
+            config=config.clone(),  # it writes to its configuration, and has it empty for a moment
+            connect_timeout=ssh.timeout,
+            connect_kwargs=arguments,
         )
 
     @property

@@ -54,7 +54,8 @@ class Listener:
         self._tls = tls
         self._gate: Gate | None = None
         self._exposure = Exposure(None)
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}
+        """In the order in which they came: the clock cannot tell apart what came in one turn of the loop."""
         self._opening: dict[Connection, asyncio.Task[None]] = {}
         self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -152,7 +153,7 @@ class Listener:
                 continue
             sock.setblocking(False)
             connection = Connection(self._settings, self._exposure, self._ended, self._gate, self._swelled)
-            self._connections.add(connection)
+            self._connections[connection] = None
             task = self._loop.create_task(self._open(connection, sock, peer))
             self._opening[connection] = task
             task.add_done_callback(partial(self._opened, connection))
@@ -173,10 +174,10 @@ class Listener:
                 log.debug("a connection ended before it began: %s", error)
             sock.close()
             connection.abort()
-            self._connections.discard(connection)
+            self._connections.pop(connection, None)
 
     def _ended(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         if connection.refused:
             self._refusals.tell(connection.peer, connection.refused, self._loop.time())
 
@@ -185,11 +186,10 @@ class Listener:
 
     def _evict(self) -> bool:
         """Make room by ending the oldest connection that has never said anything; False if there is none."""
-        silent = [connection for connection in self._connections if not connection.wire.frames]
-        if not silent:
+        oldest = next((connection for connection in self._connections if not connection.wire.frames), None)
+        if oldest is None:
             return False
-        oldest = min(silent, key=lambda connection: connection.wire.began)
-        self._connections.discard(oldest)
+        del self._connections[oldest]
         oldest.abort()
         if (opening := self._opening.get(oldest)) is not None:  # it would sit in its handshake until that times out
             opening.cancel()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
 import pytest
+from fabric import Config
 
 from node import __version__
-from node.deploy.fleet import HostsFailed, Outcome, report
+from node.deploy.fleet import AT_ONCE, Fleet, HostsFailed, Outcome, report
 from node.deploy.installing import clock_problem
+from node.deploy.inventory import parsed
 from node.deploy.release import packed
 from node.deploy.ssh import HostFailed
 from node.deploy.wheelhouse import platforms_of
@@ -91,3 +95,20 @@ def test_the_summary_has_a_line_for_every_host_and_fails_for_those_that_failed(
         "a          setup  ok      done",
         "long-name  setup  FAILED  no disk",
     ]
+
+
+def test_many_hosts_are_worked_on_at_the_same_time() -> None:
+    """Fabric's configuration is no place for threads to share."""
+    names = ", ".join(f'"10.0.0.{number}"' for number in range(1, 200))
+    fleet = Fleet(parsed(f'first = "10.0.0.200"\nothers = [{names}]', "hosts.toml"), Config())
+
+    def made(host: str) -> str:
+        return fleet.connection(host).name
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            assert list(pool.map(made, fleet.hosts)) == list(fleet.hosts)
+    finally:
+        sys.setswitchinterval(before)

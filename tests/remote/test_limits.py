@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from rpyc.core import brine, consts
 
 from node.errors import OutcomeUnknown, Unreachable
-from node.remote.connection import Connection
 from node.remote.listener import Listener
 from node.remote.pool import connect
 from node.settings import Settings
@@ -461,8 +460,7 @@ def test_a_request_for_the_root_is_enough_to_be_heard() -> None:
             peer = await Raw.connect(listener.port)
             await peer.send(request(0, consts.HANDLE_GETROOT, (1, ())))
             assert await peer.message() == (consts.MSG_REPLY, 0, (4, ROOT_PACK))
-            connections: set[Connection] = listener._connections
-            assert [c.wire.frames for c in connections] == [1]
+            assert [c.wire.frames for c in listener._connections] == [1]
             peer.close()
 
     run(scenario())

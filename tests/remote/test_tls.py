@@ -68,9 +68,9 @@ def test_who_never_begins_its_handshake_makes_room_for_others(certificate: Path)
     server, client = contexts(certificate)
 
     async def scenario() -> None:
-        async with Listener(settings(max_connections=3), "localhost", 0, Root(), tls=server) as listener:
-            silent = [await Raw.connect(listener.port, "127.0.0.1") for _ in range(3)]
-            await eventually(lambda: listener.connections == 3)
+        async with Listener(settings(max_connections=20), "localhost", 0, Root(), tls=server) as listener:
+            silent = [await Raw.connect(listener.port, "127.0.0.1") for _ in range(20)]
+            await eventually(lambda: listener.connections == 20)
             connection = await connect("localhost", listener.port, SETTINGS, deadline=10, tls=client)
             async with asyncio.timeout(5):
                 assert await silent[0].ended()
