@@ -131,7 +131,7 @@ def test_whatever_goes_wrong_it_answers_and_nothing_acknowledged_is_lost() -> No
             stored = await persistently(lambda key=writer.key: commons(ring, hosts[0]).get(key))
             assert (stored.value if stored is not None else None) in writer.possible, writer.key
 
-    for_each_seed(20, scenario)
+    for_each_seed(12, scenario)
 
 
 def test_both_sides_of_a_cut_take_writes_and_agree_afterwards() -> None:
@@ -159,7 +159,7 @@ def test_both_sides_of_a_cut_take_writes_and_agree_afterwards() -> None:
             stored = await commons(ring, hosts[n % 6]).get(key)
             assert (stored.value if stored is not None else None) == (b"other" if n % 3 else None), key
 
-    for_each_seed(8, scenario)
+    for_each_seed(6, scenario)
 
 
 def test_values_written_side_by_side_are_kept_until_somebody_writes_over_them() -> None:
@@ -204,7 +204,7 @@ def test_who_comes_answers_at_once_and_who_leaves_leaves_everything() -> None:
             stored = await persistently(lambda key=key: commons(ring, hosts[0]).get(key))
             assert stored is not None and stored.value == value, key
 
-    for_each_seed(8, scenario)
+    for_each_seed(6, scenario)
 
 
 def test_tombstones_go_in_the_end_and_who_was_away_for_longer_comes_back_empty() -> None:

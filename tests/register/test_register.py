@@ -179,11 +179,11 @@ async def persistently(work: Callable[[], Coroutine[Any, Any, Record]]) -> Recor
 
 
 def test_it_is_one_register_whatever_happens_to_its_keepers() -> None:
-    for_each_seed(80, suffering)
+    for_each_seed(50, suffering)
 
 
 def test_it_is_one_register_while_its_keepers_crash_all_the_time() -> None:
-    for_each_seed(30, restless)
+    for_each_seed(20, restless)
 
 
 async def dropping(seed: int) -> None:
@@ -240,7 +240,7 @@ async def around(nodes: Nodes, others: list[Host]) -> None:
 
 
 def test_a_dropped_node_has_no_lease_once_the_change_is_committed() -> None:
-    for_each_seed(80, dropping)
+    for_each_seed(50, dropping)
 
 
 # -- mutants -----------------------------------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ def test_replacing_keepers_survives_the_end_of_whoever_did_it() -> None:
         register.learn(record)
         assert (await persistently(register.read)).value == b"founded"
 
-    for_each_seed(30, scenario)
+    for_each_seed(20, scenario)
 
 
 def test_an_unknown_outcome_is_said_to_be_unknown() -> None:

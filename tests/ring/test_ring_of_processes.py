@@ -113,7 +113,9 @@ def test_64_members_in_4_processes(ring: RingOfProcesses) -> None:
     assert_ideal_fingers(rest[2])
 
 
-@pytest.mark.parametrize("neighbours", [False, True], ids=["far apart", "neighbours"])
+@pytest.mark.parametrize(
+    "neighbours", [pytest.param(False, marks=pytest.mark.soak), True], ids=["far apart", "neighbours"]
+)
 def test_two_of_eight_killed(ring: RingOfProcesses, neighbours: bool) -> None:
     nodes = ring.of(8)
     keys = load(nodes[0])

@@ -61,7 +61,7 @@ def test_a_ring_comes_up_and_every_pointer_is_right(faults: Faults) -> None:
         await until(ring.is_ideal, HEALED, "right lists and predecessors")
         await until(lambda: ring.is_ideal(fingers=True), HEALED, "right fingers")
 
-    for_each_seed(25, scenario)
+    for_each_seed(14, scenario)
 
 
 def test_one_node_answers_for_a_point_at_every_step_while_nodes_join_leave_and_sleep() -> None:
@@ -79,7 +79,7 @@ def test_one_node_answers_for_a_point_at_every_step_while_nodes_join_leave_and_s
             sleeper.resume()
         await assert_all_there(ring, hosts, written)
 
-    for_each_seed(4, scenario)
+    for_each_seed(3, scenario)
 
 
 def test_every_acknowledged_write_survives_joins_and_leaves_under_load() -> None:
@@ -123,7 +123,7 @@ def test_every_acknowledged_write_survives_joins_and_leaves_under_load() -> None
             stored = await persistently(lambda key=key: ring.node(hosts[0]).data.operations.get(key))
             assert isinstance(stored, Stored) and unpack_value(stored.value) >= turn
 
-    for_each_seed(6, scenario)
+    for_each_seed(4, scenario)
 
 
 def test_crashed_nodes_come_back_with_their_keys() -> None:
@@ -140,7 +140,7 @@ def test_crashed_nodes_come_back_with_their_keys() -> None:
         await until(ring.is_ideal, HEALED, "right again")
         await assert_all_there(ring, hosts, written)
 
-    for_each_seed(6, scenario)
+    for_each_seed(4, scenario)
 
 
 def test_all_crashed_and_restarted_is_one_ring_with_all_keys() -> None:
@@ -156,7 +156,7 @@ def test_all_crashed_and_restarted_is_one_ring_with_all_keys() -> None:
         await until(ring.is_ideal, HEALED, "one ring again")
         await assert_all_there(ring, hosts, written)
 
-    for_each_seed(7, scenario)
+    for_each_seed(4, scenario)
 
 
 def test_a_paused_node_never_answers_from_before_its_pause() -> None:
@@ -180,7 +180,7 @@ def test_a_paused_node_never_answers_from_before_its_pause() -> None:
         await until(ring.is_ideal, HEALED, "back, once")
         await assert_all_there(ring, hosts, written)
 
-    for_each_seed(7, scenario)
+    for_each_seed(4, scenario)
 
 
 def test_a_ring_cut_in_two_is_one_ring_again_with_all_keys() -> None:
@@ -196,7 +196,7 @@ def test_a_ring_cut_in_two_is_one_ring_again_with_all_keys() -> None:
         await until(ring.is_ideal, HEALED, "one ring")
         await assert_all_there(ring, hosts, written)
 
-    for_each_seed(5, scenario)
+    for_each_seed(3, scenario)
 
 
 async def change_at_random(ring: Ring, hosts: list[Host], changes: int) -> None:
@@ -225,7 +225,7 @@ def test_the_invariant_holds_at_every_step_of_a_ring_that_changes() -> None:
         await change_at_random(ring, hosts, 12)
         await until(lambda: ring.is_ideal(fingers=True), HEALED, "right after it changed")
 
-    for_each_seed(25, scenario)
+    for_each_seed(14, scenario)
 
 
 async def grow_and_suffer(seed: int, nodes: int, members: int) -> None:
