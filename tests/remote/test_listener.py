@@ -183,27 +183,27 @@ def test_accepting_survives_a_lack_of_descriptors() -> None:
         port = int(process.stdout.readline())
 
         async def scenario() -> None:
-            proven = await connect(HOST, port, SETTINGS, deadline=5)
+            proven = await connect(HOST, port, SETTINGS, deadline=PATIENCE)
             crowd = [socket.create_connection((HOST, port)) for _ in range(100)]
-            assert await proven.call("add", 1, deadline=5) == 3
+            assert await proven.call("add", 1, deadline=PATIENCE) == 3
             newcomer = await _patiently(port)
-            assert await newcomer.call("add", 1, deadline=5) == 3, "silent ones make room"
+            assert await newcomer.call("add", 1, deadline=PATIENCE) == 3, "silent ones make room"
             for sock in crowd:
                 sock.close()
-            assert await proven.call("add", 1, deadline=5) == 3
+            assert await proven.call("add", 1, deadline=PATIENCE) == 3
             crowd = []
             loyal = []
             try:
                 while True:
-                    loyal.append(await connect(HOST, port, SETTINGS, deadline=1))
+                    loyal.append(await connect(HOST, port, SETTINGS, deadline=PATIENCE / 2))
             except Unreachable:
                 pass
             assert 10 < len(loyal) < 40
-            assert await loyal[0].call("add", 1, deadline=5) == 3, "those who have spoken stay"
+            assert await loyal[0].call("add", 1, deadline=PATIENCE) == 3, "those who have spoken stay"
             for connection in loyal:
                 connection.close()
             again = await _patiently(port)
-            assert await again.call("add", 1, deadline=5) == 3
+            assert await again.call("add", 1, deadline=PATIENCE) == 3
             used = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
             assert (int(used[11]) + int(used[12])) / 100 < 10, "it does not spin"
 

@@ -24,7 +24,7 @@ from node.trust.contexts import client_context
 from tests.remote.ends import HOST, eventually, failure_of, run
 from tests.trust.rings import SETTINGS, SecureRing, secure_ring
 
-BRIEF = replace(SETTINGS, certificate=2.5)
+BRIEF = replace(SETTINGS, certificate=4.0)
 
 
 async def shown_by(node: Node, ring: SecureRing) -> str:
