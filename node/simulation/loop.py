@@ -277,8 +277,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if left:
             self._max_steps = min(self._max_steps, self.steps + SHUTDOWN_STEPS)
             self.drive(self.create_task(asyncio.wait(left)))
-        for task in self._tasks:
-            if task.done() and _unasked(task):
+        for task, process in self._tasks.items():
+            if task.done() and _unasked(task) and (process is None or process.alive):  # the dead cannot ask any more
                 error = task.exception()
                 assert error is not None
                 error.add_note(f"raised by {task.get_name()!r}, whose result nobody asked for")

@@ -410,6 +410,21 @@ def test_a_killed_process_runs_nothing_more_not_even_finally() -> None:
     in_process(work)
 
 
+def test_a_process_killed_before_it_could_ask_is_not_blamed_for_what_failed() -> None:
+    async def work(process: Process) -> None:
+        async def fail() -> None:
+            process.kill()
+            raise ValueError("unheard")
+
+        async def parent() -> None:
+            await asyncio.gather(fail())
+
+        process.spawn(parent())
+        await asyncio.sleep(1)
+
+    in_process(work)
+
+
 def test_a_process_killed_while_paused_stays_dead() -> None:
     async def work(process: Process) -> None:
         ticks: list[float] = []
