@@ -30,7 +30,7 @@ class Settings:
     indirect_probes: int = 3
     """How many others are asked to probe a member that did not answer us, before it is declared dead (SWIM)."""
     call: float = 2.0
-    """Longest deadline of one protocol call."""
+    """Longest deadline of one protocol call. Large messages that are on their way may take until `operation`."""
     forget_after: float = 7 * 24 * 3600.0
     """How long a member that vanished is remembered and probed, so that rings cut apart find each other again."""
     reunion_period: float = 2.0

@@ -1,4 +1,8 @@
-"""The calls of one connection that wait for their answers: by number, each with a deadline."""
+"""The calls of one connection that wait for their answers: by number, each with a deadline.
+
+A deadline is for silence: while something is on its way, which on a slow line may be what others asked for, it begins
+anew with every piece that comes or leaves, up to what any operation may take.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.errors import OutcomeUnknown, Unreachable
+from node.settings import Settings
 
 
 @dataclass(slots=True)
@@ -16,16 +21,19 @@ class Call:
 
     answer: asyncio.Future[Any]
     ticket: int
-    due: float
+    asked: float
     deadline: float
+    due: float
 
 
 class Calls:
     """All of one connection. One timer serves them: it goes off at the first deadline, or before."""
 
-    def __init__(self, peer: Callable[[], str]) -> None:
-        """`peer`: who is asked, for messages."""
+    def __init__(self, peer: Callable[[], str], moved: Callable[[], float], settings: Settings) -> None:
+        """`peer`: who is asked, for messages. `moved`: when a part of a message was last seen to come or leave."""
         self._peer = peer
+        self._moved = moved
+        self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, Call] = {}
         self._alarm: asyncio.TimerHandle | None = None
@@ -38,7 +46,8 @@ class Calls:
 
     async def answer(self, seq: int, ticket: int, deadline: float) -> Any:
         """What number `seq` is answered within `deadline` seconds. Raises OutcomeUnknown, and what it failed with."""
-        call = Call(self._loop.create_future(), ticket, self._loop.time() + deadline, deadline)
+        now = self._loop.time()
+        call = Call(self._loop.create_future(), ticket, now, deadline, now + deadline)
         self._waiting[seq] = call
         if self._alarm is None or call.due < self._alarm.when():
             self._set_alarm(call.due)
@@ -75,9 +84,11 @@ class Calls:
     def _expire(self) -> None:
         """The time of some may be over."""
         self._alarm = None
-        now = self._loop.time()
+        now, moved = self._loop.time(), self._moved()
         for seq, call in self._waiting.items():
+            longest = max(call.deadline, self._settings.operation)
+            call.due = max(call.due, min(moved + call.deadline, call.asked + longest))
             if call.due <= now:
-                self.failed(seq, OutcomeUnknown(f"no answer from {self._peer()} within {call.deadline:.3g} s"))
+                self.failed(seq, OutcomeUnknown(f"no answer from {self._peer()} within {call.due - call.asked:.3g} s"))
         if left := [call.due for call in self._waiting.values() if call.due > now]:
             self._set_alarm(min(left))

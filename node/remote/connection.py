@@ -72,7 +72,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         self.distrust = ""
         """Why the peer was not let through the gate."""
         self._loop = asyncio.get_running_loop()
-        self._calls = Calls(lambda: self.peer)
+        self._calls = Calls(lambda: self.peer, self.wire.moved, settings)
         self._working: dict[asyncio.Task[None], int] = {}
         """Requests in work, with their sizes."""
         self._in_work = 0
@@ -370,14 +370,20 @@ class Connection(protocol.Connection):  # type: ignore[misc]
 
     async def _until_writable(self, deadline: float) -> float:
         """Wait until the peer takes what it was sent before; the time that is left then."""
-        until = self._loop.time() + deadline
-        try:
-            async with asyncio.timeout_at(until):
-                while not self.wire.writable:
-                    await self.wire.until_writable()
-        except TimeoutError:
-            raise Unreachable(f"{self.peer} does not take what was sent to it before: nothing more was sent") from None
-        return until - self._loop.time()
+        wire, loop = self.wire, self._loop
+        began = loop.time()
+        longest = began + max(deadline, self._settings.operation)
+        due = began + deadline
+        while not wire.writable:
+            try:
+                async with asyncio.timeout_at(due):
+                    await wire.until_writable()
+            except TimeoutError:
+                due = max(due, min(wire.moved() + deadline, longest))
+                if due <= loop.time():
+                    text = f"{self.peer} does not take what was sent to it before: nothing more was sent"
+                    raise Unreachable(text) from None
+        return due - loop.time()
 
     # -- ending --------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ class Line:
         self._to = to
         self._splitter = Splitter(settings.max_frame, settings.max_skip)
         self._seq = 0
+        self._longest = settings.operation
         self._poll = select.poll()
         try:
             self._socket = socket.create_connection((to.host, to.port), deadline)
@@ -52,6 +53,7 @@ class Line:
     def call(self, method: str, payload: bytes, deadline: float) -> bytes:
         """See `node.transport.Transport`; the line is at an end unless it returns or raises what the callee raised."""
         self._seq += 1
+        until = time.monotonic() + max(deadline, self._longest)
         asked = frame(relay.REQUEST, brine.dump(self._seq), *relay.package(method, payload))
         try:
             self._socket.settimeout(deadline)
@@ -60,6 +62,7 @@ class Line:
                 if not (data := self._socket.recv(PIECE)):
                     raise OutcomeUnknown(f"{self._to} ended the connection in the middle of a call")
                 self._splitter.feed(data)
+                self._socket.settimeout(min(deadline, max(until - time.monotonic(), 0.001)))
         except (OSError, Garbage) as error:
             raise OutcomeUnknown(f"no answer from {self._to} within {deadline:.3g} s ({error})") from None
         answer = relay.replied(message) if type(message) is bytes else None

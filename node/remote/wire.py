@@ -8,10 +8,14 @@ ever. All that is written in one turn of the loop goes out in one write.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import socket
 import ssl
+import sys
+import termios
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -27,6 +31,8 @@ SLICE = 0.005
 """Seconds of such a turn, after the end of the frame in which they run out: a frame can be milliseconds of work."""
 COALESCED = 16 * 1024
 """Bytes gathered at most before they go out."""
+LARGE = 64 * 1024
+"""Bytes that may take a slow line longer than a deadline."""
 
 
 class Owner(Protocol):
@@ -88,6 +94,11 @@ class Wire(asyncio.Protocol):
         self.received = 0
         self.queued = 0
         self.sent = 0
+        self._handed = 0
+        self._handed_large = False
+        """Whether something large was handed over that may still be on its way."""
+        self._gone = 0
+        self._moved = 0.0
 
     # -- in ------------------------------------------------------------------------------------------------------
 
@@ -109,6 +120,8 @@ class Wire(asyncio.Protocol):
         self.received += len(data)
         self._splitter.feed(data)
         self.go_on()
+        if self._splitter.midway:
+            self._moved = self._loop.time()
 
     def go_on(self) -> None:
         """Take in what is whole, as far as the limits let us; then read on, or not."""
@@ -207,8 +220,33 @@ class Wire(asyncio.Protocol):
             self._outgoing_size = 0
             self.sent = self.queued
             self._transport.write(data)
+            self._handed += len(data)
+            if len(data) >= LARGE:
+                self._handed_large = True
+                self.moved()
         if self._outgoing_size + self._transport.get_write_buffer_size() > self._settings.write_limit:
             self.fail("it does not read what it is sent")
+
+    def moved(self) -> float:
+        """When a part of something large was last seen to come, or to be taken by the peer: the loop's time."""
+        waiting = self._unsent() if self._handed_large else 0
+        if waiting >= LARGE:
+            gone, self._gone = self._gone, self._handed - waiting
+            if self._gone > gone:
+                self._moved = self._loop.time()
+        else:
+            self._handed_large = False
+        return self._moved
+
+    def _unsent(self) -> int:
+        """Bytes handed over that the peer's machine has not confirmed yet, as far as the kernel tells."""
+        if self.closed or self._transport is None:
+            return 0
+        waiting = self._transport.get_write_buffer_size()
+        with suppress(OSError, ValueError):  # a kernel that does not tell, a socket that is gone
+            sock = self._transport.get_extra_info("socket")
+            waiting += int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return waiting
 
     @property
     def writable(self) -> bool:
