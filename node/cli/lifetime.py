@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OTHER_DESCRIPTORS = 900
+"""Open files beside the connections of clients: the store's, those to other nodes, those of threads."""
 GARBAGE = 20_000
 """Objects made, more than thrown away, after which young ones are looked through for cycles. A batch makes many."""
 
@@ -77,6 +80,7 @@ async def _serve(options: NodeOptions, configuration: Configuration, logs: Logs)
     from node.remote.node import DRAIN, Node
 
     settings = configuration.settings
+    _allow_descriptors(settings.max_connections + OTHER_DESCRIPTORS)
     node = Node(options, settings)
     logs.names = node.names
     told, rest = asyncio.Event(), asyncio.Event()
@@ -125,6 +129,15 @@ async def _serve(options: NodeOptions, configuration: Configuration, logs: Logs)
         await node.leave()
     Event.STOPPED.tell(log, "resting" if rest.is_set() else "left")
     return 0
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """As many open files as that, or as near as the hard limit lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _relieve_collector() -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
     metavar="DIR",
     help="Data directory: keys, id and known members. [~/.local/share/rpychord/PORT, or below $XDG_DATA_HOME]",
 )
@@ -111,7 +111,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--token-file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, resolve_path=True),
     metavar="FILE",
     help="A file with the token in it, which keeps it out of lists of processes.",
 )

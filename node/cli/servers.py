@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @ring_command("add-server")
 @click.argument("port", type=PortType(), metavar="PORT")
 @click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Its data directory. [as server.py]"
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+    metavar="DIR",
+    help="Its data directory. [as server.py]",
 )
 @click.option("--listen", default="127.0.0.1", metavar="ADDR", help="Address to listen on. [127.0.0.1]")
 def add_server(

@@ -181,12 +181,13 @@ def _has_connection(pid: int) -> bool:
 def test_the_classic_walk_through(tmp_path: Path) -> None:
     """range-insert, range-search, rm-server, range-search, add-server, range-search: no error line."""
     base = _free_ports(4)
-    command = [sys.executable, "server.py", "--servers", "4", "--port", str(base), "--data", str(tmp_path / "data")]
-    servers = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    command = [sys.executable, ROOT / "server.py", "--servers", "4", "--port", str(base), "--data", "data"]
+    servers = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
         assert servers.stdout is not None
         lines = [servers.stdout.readline() for _ in range(4)]
         assert sorted(line.split()[1] for line in lines) == [f"127.0.0.1:{base + n}" for n in range(4)]
+        assert {each.name for each in (tmp_path / "data").iterdir()} >= {str(base + n) for n in range(4)}
         node = f"127.0.0.1:{base}"
         assert ring_at(node, "range-insert", "300") == (0, "stored 0..300\n", "")
         found = (0, "searched 0..300: 0 missing, 0 wrong\n", "")

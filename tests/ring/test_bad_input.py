@@ -343,13 +343,19 @@ def test_a_thousand_idle_connections(node: NodeProcess) -> None:
             sock.close()
 
 
+def test_a_node_allows_itself_the_descriptors_it_needs(ring: RingOfProcesses) -> None:
+    node = ring.node(start=False)
+    node.prefix = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh"]
+    node.start()
+    assert node.process is not None
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE)[0] >= min(4096, hard)
+
+
 def test_running_out_of_file_descriptors(ring: RingOfProcesses) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
-    try:
-        node = ring.node()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    node = ring.node(start=False)
+    node.prefix = ["sh", "-c", 'ulimit -n 200 && exec "$@"', "sh"]
+    node.start()
     with node.connection() as root:
         root.put("key", 1)
         flood = []
