@@ -20,7 +20,7 @@ from node.errors import OutcomeUnknown, RingError, Unreachable
 from node.remote import relay
 from node.remote.framing import Garbage, Splitter, frame
 from node.remote.pool import Pool, opened
-from node.remote.wire import tune
+from node.remote.wire import tune, unsent
 from node.settings import Settings
 
 PIECE = 64 * 1024
@@ -54,21 +54,35 @@ class Line:
         """See `node.transport.Transport`; the line is at an end unless it returns or raises what the callee raised."""
         self._seq += 1
         until = time.monotonic() + max(deadline, self._longest)
-        asked = frame(relay.REQUEST, brine.dump(self._seq), *relay.package(method, payload))
+        asked = memoryview(frame(relay.REQUEST, brine.dump(self._seq), *relay.package(method, payload)))
         try:
             self._socket.settimeout(deadline)
-            self._socket.sendall(asked)
+            rest = asked
+            while rest:
+                rest = rest[self._socket.send(rest[:PIECE]) :]
             while (message := self._splitter.take()) is None:
-                if not (data := self._socket.recv(PIECE)):
+                if not (data := self._received(len(asked), until)):
                     raise OutcomeUnknown(f"{self._to} ended the connection in the middle of a call")
                 self._splitter.feed(data)
-                self._socket.settimeout(min(deadline, max(until - time.monotonic(), 0.001)))
         except (OSError, Garbage) as error:
             raise OutcomeUnknown(f"no answer from {self._to} within {deadline:.3g} s ({error})") from None
         answer = relay.replied(message) if type(message) is bytes else None
         if answer is None or answer[0] != self._seq:
             raise OutcomeUnknown(f"what {self._to} answered is none to a call")
         return answer[1]
+
+    def _received(self, asked: int, until: float) -> bytes:
+        """What comes next. Raises TimeoutError if nothing comes, and of the bytes asked with nothing leaves either."""
+        waiting = asked
+        while True:
+            if time.monotonic() > until:
+                raise TimeoutError("it is too slow")
+            try:
+                return self._socket.recv(PIECE)
+            except TimeoutError:
+                before, waiting = waiting, unsent(self._socket)
+                if waiting >= before:
+                    raise
 
     @property
     def stands(self) -> bool:

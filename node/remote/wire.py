@@ -15,7 +15,6 @@ import ssl
 import sys
 import termios
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -242,11 +241,7 @@ class Wire(asyncio.Protocol):
         """Bytes handed over that the peer's machine has not confirmed yet, as far as the kernel tells."""
         if self.closed or self._transport is None:
             return 0
-        waiting = self._transport.get_write_buffer_size()
-        with suppress(OSError, ValueError):  # a kernel that does not tell, a socket that is gone
-            sock = self._transport.get_extra_info("socket")
-            waiting += int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        return waiting
+        return self._transport.get_write_buffer_size() + unsent(self._transport.get_extra_info("socket"))
 
     @property
     def writable(self) -> bool:
@@ -299,6 +294,14 @@ class Wire(asyncio.Protocol):
             self.tls_error = exc.reason or str(exc)
         self._transport = None  # and with it what TLS holds: it knows us, and would wait for the garbage collector
         self._owner.lost(self._reason or (str(exc) if exc else "it was closed"))
+
+
+def unsent(sock: Any) -> int:
+    """Bytes that the kernel keeps until the peer's machine has confirmed them; 0 where it does not tell."""
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):  # ValueError: the socket is closed
+        return 0
 
 
 def tune(sock: Any, settings: Settings) -> None:

@@ -138,22 +138,25 @@ def test_a_line_so_slow_that_it_takes_an_operation_longer_than_it_may_is_not_wai
     run(scenario())
 
 
-def test_a_thread_waits_for_a_large_answer_too_and_not_for_ever() -> None:
+def test_a_thread_waits_for_large_answers_and_requests_too_and_not_for_ever() -> None:
     async def scenario() -> None:
         async with slowly(2048 * KIB) as (to, _, pool):
 
-            def ask(lines: Lines, size: int) -> bool:
+            def ask(lines: Lines, method: str, payload: bytes) -> int:
                 try:
-                    lines.call(to, "get", b"%d" % size, deadline=0.8).send(None)
+                    lines.call(to, method, payload, deadline=0.8).send(None)
                 except StopIteration as done:
-                    return len(done.value) == size
+                    return len(done.value)
                 except OutcomeUnknown:
-                    return False
+                    return 0
                 finally:
                     lines.close()
                 raise AssertionError("it waited for a loop")
 
-            assert await asyncio.to_thread(ask, Lines(pool, LIMITS, None), 3000 * KIB)
-            assert not await asyncio.to_thread(ask, Lines(pool, settings(operation=1.0), None), 6000 * KIB)
+            size = 3000 * KIB
+            assert await asyncio.to_thread(ask, Lines(pool, LIMITS, None), "get", b"%d" % size) == size
+            assert await asyncio.to_thread(ask, Lines(pool, LIMITS, None), "put", bytes(size)) == len(b"%d" % size)
+            brief = settings(operation=1.0)
+            assert not await asyncio.to_thread(ask, Lines(pool, brief, None), "get", b"%d" % (2 * size))
 
     run(scenario())
