@@ -153,7 +153,7 @@ def test_a_thread_waits_for_large_answers_and_requests_too_and_not_for_ever() ->
                     lines.close()
                 raise AssertionError("it waited for a loop")
 
-            size = 3000 * KIB
+            size = 2200 * KIB
             assert await asyncio.to_thread(ask, Lines(pool, LIMITS, None), "get", b"%d" % size) == size
             assert await asyncio.to_thread(ask, Lines(pool, LIMITS, None), "put", bytes(size)) == len(b"%d" % size)
             brief = settings(operation=1.0)
