@@ -42,7 +42,7 @@ async def enrol(at: Address, token: Token, name: str, settings: Settings, hosts:
 async def _ask(at: Address, token: Token, csr: bytes, settings: Settings) -> tuple[bytes, bytes, bytes]:
     tls = client_context(token.credentials)
     try:
-        connection = await connect(at.host, at.port, settings, deadline=settings.connect, tls=tls)
+        connection = await connect(at.host, at.port, settings, deadline=settings.operation, tls=tls)
     except Unreachable as error:
         if token.until <= datetime.now(UTC):
             raise BadUsage(f"this token ended at {token.until:%F %R} UTC: make a new one with `ring token`") from None

@@ -77,6 +77,9 @@ class Wire(asyncio.Protocol):
         self._outgoing: list[bytes] = []
         self._outgoing_size = 0
         self._flushing = False
+        self._in_records = False
+        """Whether each frame goes in a record of its own, under TLS: the stock client waits for the next one with `poll`,
+        which knows nothing of what came with the one before and is deciphered already."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._reason = ""
@@ -103,6 +106,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
+        self._in_records = transport.get_extra_info("sslcontext") is not None
         transport.set_write_buffer_limits(high=self._settings.write_high)
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if type(name) is tuple else "peer"
@@ -214,13 +218,15 @@ class Wire(asyncio.Protocol):
         if not self._outgoing or self.closed or self._transport is None:
             return
         if self._writable.is_set():
-            data = self._outgoing[0] if len(self._outgoing) == 1 else b"".join(self._outgoing)
-            self._outgoing.clear()
-            self._outgoing_size = 0
+            frames, size = self._outgoing, self._outgoing_size
+            self._outgoing, self._outgoing_size = [], 0
             self.sent = self.queued
-            self._transport.write(data)
-            self._handed += len(data)
-            if len(data) >= LARGE:
+            if self._in_records:
+                self._transport.writelines(frames)
+            else:
+                self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            self._handed += size
+            if size >= LARGE:
                 self._handed_large = True
                 self.moved()
         if self._outgoing_size + self._transport.get_write_buffer_size() > self._settings.write_limit:

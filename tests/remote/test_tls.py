@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import shutil
+import socket
 import ssl
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 import rpyc
+from rpyc.core import consts
 
 from node.errors import NotTrusted, Unreachable
 from node.remote.listener import Listener
 from node.remote.pool import connect
-from tests.remote.ends import SETTINGS, Raw, Root, eventually, failure_of, run, settings
+from tests.remote.ends import PATIENCE, SETTINGS, Raw, Root, eventually, failure_of, request, run, settings
 
 pytestmark = [
     pytest.mark.usefixtures("loops"),
@@ -60,6 +63,29 @@ def test_calls_of_ours_and_of_stock_clients(certificate: Path) -> None:
             assert await asyncio.gather(*(connection.call("echo", value, deadline=10) for value in values)) == values
             await asyncio.to_thread(stock, listener.port)
             connection.close()
+
+    run(scenario())
+
+
+def test_each_answer_is_a_record_of_its_own(certificate: Path) -> None:
+    """The stock client waits with `poll` for the next one, which knows nothing of what is deciphered already."""
+    server, client = contexts(certificate)
+
+    def stock(port: int) -> None:
+        with (
+            socket.create_connection(("localhost", port)) as plain,
+            client.wrap_socket(plain, server_hostname="localhost") as sock,
+        ):
+            sock.settimeout(PATIENCE)
+            sock.sendall(b"".join(request(number, consts.HANDLE_PING, (2, ((1, "x" * 10),))) for number in range(50)))
+            for _ in range(50):
+                length, _ = struct.unpack("!LB", sock.recv(5))
+                assert len(sock.recv(length + 1)) == length + 1
+                assert not sock.pending()
+
+    async def scenario() -> None:
+        async with Listener(SETTINGS, "localhost", 0, Root(), tls=server) as listener:
+            await asyncio.to_thread(stock, listener.port)
 
     run(scenario())
 
