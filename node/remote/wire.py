@@ -78,8 +78,8 @@ class Wire(asyncio.Protocol):
         self._outgoing_size = 0
         self._flushing = False
         self._in_records = False
-        """Whether each frame goes in a record of its own, under TLS: the stock client waits for the next one with `poll`,
-        which knows nothing of what came with the one before and is deciphered already."""
+        """Whether each frame goes in a record of its own, under TLS: the stock client waits for the next one with
+        `poll`, which knows nothing of what came with the one before and is deciphered already."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._reason = ""
