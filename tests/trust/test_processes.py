@@ -163,7 +163,8 @@ def test_operators_commands(ring: SecureRing, monkeypatch: pytest.MonkeyPatch) -
     client = Ring.connect(f"127.0.0.1:{first.port}", timeout=3)
     client["k"] = "straight"
     assert client["k"] == "straight" == connection.root.get("k")
-    assert client._ring._lines is not None and any(client._ring._lines._free.values())
+    lines = client._ring._lines
+    eventually(lambda: client["k"] and lines is not None and any(lines._free.values()), what="asked straight")
     new = ring.ring("rotate-tokens", "--data", first.directory).split()[-1]
     assert "void" in ring.ring(*login)
     name = re.search(r"client (\S+@\S+)", ring.ring("revoke", "nobody", "--data", first.directory))
