@@ -258,6 +258,7 @@ class Listener:
             task.cancel()
         for connection in self._connections:
             connection.leave()
+        await asyncio.sleep(0)  # what was begun in this turn takes its first step, before which it cannot be broken off
         await self._until(lambda: not any(connection.busy for connection in self._connections), drain)
         broken_off = [task for connection in self._connections for task in connection.cancel()]
         if broken_off:

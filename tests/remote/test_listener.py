@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import struct
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -282,3 +285,33 @@ def test_closing_without_having_begun_and_twice_is_harmless() -> None:
             listener.serve(Root())
 
     run(scenario())
+
+
+def test_a_request_that_comes_with_the_end_is_answered_and_leaves_nothing_behind() -> None:
+    ending: list[asyncio.Task[None]] = []
+
+    class Last:
+        def exposed_last(self) -> Awaitable[int]:
+            ending.append(asyncio.get_running_loop().create_task(listener.close()))
+            return self.late()
+
+        async def late(self) -> int:
+            await asyncio.Event().wait()
+            return 1
+
+    listener = Listener(SETTINGS, HOST, 0, Last())
+
+    async def scenario() -> None:
+        listener.bind()
+        listener.serve(Last())
+        connection = await connect(HOST, listener.port, SETTINGS, deadline=5)
+        failure = await failure_of(connection.call("last", deadline=5))
+        assert isinstance(failure, OutcomeUnknown) and "stopped" in str(failure)
+        await ending[0]
+        connection.close()
+        gc.collect()
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        run(scenario())
+    assert not [each.message for each in seen if each.category is RuntimeWarning]
