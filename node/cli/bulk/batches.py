@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -51,7 +51,7 @@ class Batch:
         return self.size >= VOLUME or self.rows + len(self.rejects) >= MOST
 
 
-def batches(rows: Iterable[Row | Reject]) -> Iterator[Batch]:
+def batches(rows: Iterable[Row | Reject]) -> Generator[Batch, None, None]:
     """All rows, in batches in their order."""
     with closing(_Seen()) as seen:
         batch: Batch | None = None
@@ -90,7 +90,7 @@ class _Seen:
         self._database.close()
 
 
-async def ahead(things: Iterator[T]) -> AsyncGenerator[T, None]:
+async def ahead(things: Generator[T, None, None]) -> AsyncGenerator[T, None]:
     """The same things, made on a thread so that the loop does not wait for them.
 
     Who stops early does not wait for the thread either: it may be reading from somebody who never says anything more.
@@ -106,11 +106,12 @@ async def ahead(things: Iterator[T]) -> AsyncGenerator[T, None]:
 
     def make() -> None:
         try:
-            for thing in things:
-                room.acquire()
-                if stopped.is_set():
-                    return
-                hand_over((thing,))
+            with closing(things):  # here, where what they are made with was opened
+                for thing in things:
+                    room.acquire()
+                    if stopped.is_set():
+                        return
+                    hand_over((thing,))
         except BaseException as error:  # noqa: BLE001 - raised again where the things are awaited
             hand_over(error)
         else:
