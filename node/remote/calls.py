@@ -7,6 +7,7 @@ anew with every piece that comes or leaves, up to what any operation may take.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,8 @@ class Calls:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, Call] = {}
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        self._alarm_at = math.inf
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -49,7 +51,7 @@ class Calls:
         now = self._loop.time()
         call = Call(self._loop.create_future(), ticket, now, deadline, now + deadline)
         self._waiting[seq] = call
-        if self._alarm is None or call.due < self._alarm.when():
+        if call.due < self._alarm_at:
             self._set_alarm(call.due)
         try:
             return await call.answer
@@ -79,11 +81,11 @@ class Calls:
     def _set_alarm(self, when: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = self._loop.call_at(when, self._expire)
+        self._alarm, self._alarm_at = self._loop.call_at(when, self._expire), when
 
     def _expire(self) -> None:
         """The time of some may be over."""
-        self._alarm = None
+        self._alarm, self._alarm_at = None, math.inf
         now, moved = self._loop.time(), self._moved()
         for seq, call in self._waiting.items():
             longest = max(call.deadline, self._settings.operation)

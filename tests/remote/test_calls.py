@@ -365,3 +365,18 @@ def test_a_peer_can_be_called_back_on_the_same_connection() -> None:
         await listener.close()
 
     run(scenario())
+
+
+def test_a_call_without_time_left_does_not_harm_others() -> None:
+    """uvloop gives another kind of handle for what is due at once."""
+
+    async def scenario() -> None:
+        async with Listener(SETTINGS, HOST, 0, Root()) as listener:
+            connection = await connect(HOST, listener.port, SETTINGS, deadline=5)
+            late = [connection.call("add", 1, deadline=0.0001) for _ in range(3)]
+            answers = await asyncio.gather(*late, connection.call("add", 1, deadline=5), return_exceptions=True)
+            assert {type(each) for each in answers[:3]} <= {int, OutcomeUnknown}
+            assert answers[3] == 3
+            connection.close()
+
+    run(scenario())
