@@ -31,6 +31,8 @@ from node.settings import MIB
 from node.store.interface import Batch, Store
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
+Taken = tuple[Command, tuple[Name, ...], Logged]
+"""A command, what it writes, and what will be remembered of it."""
 
 WINDOW = 4 * MIB
 """Bytes of commands under way down the chain beyond which the head takes no more."""
@@ -88,7 +90,7 @@ class Replica:
         self._under_way_size = 0
         self._unconfirmed = deque(self._log.values())
         """The part of the log that is not known to be stable."""
-        self._pending: list[tuple[tuple[Command, ...], asyncio.Future[None]]] = []
+        self._pending: list[tuple[list[Taken], asyncio.Future[None]]] = []
         self._latest: dict[Name, tuple[Version, bytes | None]] = {}
         """What keys will be once everything ordered is durable."""
         self._superseded = [n for n in self._log if n not in self._answered.values()]
@@ -201,21 +203,27 @@ class Replica:
     def take(self, commands: tuple[Command, ...]) -> asyncio.Future[None]:
         """Order commands behind all before. The result is done once they are durable, and StoreFull if they are not
         and never were."""
+        taken: list[Taken] = []
+        is_tail, now = self.is_tail, self._clock()
         for command in commands:
-            assert command.version > self.ordered, "history grows"
-            self.ordered = command.version
-            self._under_way[command.version] = command
-            self._sizes[command.version] = size = size_of(command)
-            self._under_way_size += size
-            if command.operation is not None:
-                self._sessions[slot_of(command.operation)] = self._logged(command)
             version = command.version
-            latest = {(change.position, change.key): (version, change.body) for change in command.changes}
-            self._latest |= latest
+            assert version > self.ordered, "history grows"
+            self.ordered = version
+            self._under_way[version] = command
+            self._sizes[version] = size = size_of(command)
+            self._under_way_size += size
+            names = names_of(command)
+            lacking = () if is_tail else names  # nobody after the tail will need the command again
+            logged = Logged(version, command.operation, lacking, command.outcome, now, command.covers)
+            taken.append((command, names, logged))
+            if command.operation is not None:
+                self._sessions[slot_of(command.operation)] = logged
+            for name, change in zip(names, command.changes, strict=True):
+                self._latest[name] = version, change.body
             for look in self.looks:
-                look.passed |= not look.names.isdisjoint(latest)
+                look.passed |= not look.names.isdisjoint(names)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pending.append((commands, done))
+        self._pending.append((taken, done))
         if not self._writing:
             self._writing = True
             self._spawn(self._write())
@@ -225,9 +233,9 @@ class Replica:
         """Store what was taken, group by group, until nothing is left."""
         while self._pending:
             groups, self._pending = self._pending, []
-            commands = [(next(self._numbers), command) for group, _ in groups for command in group]
+            numbered = [(next(self._numbers), taken) for group, _ in groups for taken in group]
             try:
-                await self.store.commit(self._batch(commands))
+                await self.store.commit(self._batch(numbered))
             except StoreFull as full:
                 groups += self._pending
                 self._refuse()
@@ -235,31 +243,31 @@ class Replica:
                     if not done.done():
                         done.set_exception(full)
             else:
-                self._stored(commands)
+                self._stored(numbered)
                 for _, done in groups:
                     if not done.done():
                         done.set_result(None)
         self._writing = False
         self.stir()
 
-    def _batch(self, group: list[tuple[int, Command]]) -> Batch:
+    def _batch(self, numbered: list[tuple[int, Taken]]) -> Batch:
         batch = Batch()
-        for number, command in group:
+        for number, (command, _, logged) in numbered:
             for change in command.changes:
                 if change.body is None:
                     batch.delete(change.position, change.key)
                 else:
                     batch.put(change.position, change.key, change.body)
-            batch.note(log_name(self.uid, number), pack(self._logged(command)))
+            batch.note(log_name(self.uid, number), pack(logged))
         for number in [n for n in self._superseded if self._log[n].version <= self.stable]:
             batch.forget(log_name(self.uid, number))
             self._superseded.remove(number)
             del self._log[number]
         return batch
 
-    def _stored(self, group: list[tuple[int, Command]]) -> None:
-        for number, command in group:
-            logged = self._log[number] = self._logged(command)
+    def _stored(self, numbered: list[tuple[int, Taken]]) -> None:
+        for number, (command, names, logged) in numbered:
+            self._log[number] = logged
             if command.overtaken:
                 self.recent.forget(command.version)
             else:
@@ -272,20 +280,15 @@ class Replica:
                 if slot in self._answered:
                     self._superseded.append(self._answered[slot])
                 self._answered[slot] = number
-            names = names_of(command)
             for name in names:
                 if (latest := self._latest.get(name)) is not None and latest[0] == command.version:
                     del self._latest[name]
             for watch in self.watches:
                 watch.written |= dict.fromkeys(names)
-        self.position = group[-1][1].version
+            self.position = command.version
         if self.is_tail:
             self.make_stable(self.position)
         self.stir()
-
-    def _logged(self, command: Command) -> Logged:
-        names = () if self.is_tail else names_of(command)  # nobody after the tail will need the command again
-        return Logged(command.version, command.operation, names, command.outcome, self._clock(), command.covers)
 
     def _refuse(self) -> None:
         """The disk is full: nothing ordered since has happened."""
