@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from node.errors import BadUsage
 AT_ONCE = 32
 """Hosts worked on at the same time."""
 Work = Callable[[RemoteHost], str]
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Fleet:
 
     def connection(self, host: str) -> RemoteHost:
         """To be entered before it is used."""
-        return RemoteHost(host, self.inventory, self._config)
+        with _one_at_a_time:  # Fabric reads its files anew into a configuration that is copied
+            return RemoteHost(host, self.inventory, self._config)
 
     def everywhere(self) -> Fleet:
         """All hosts of the inventory: the ring is on them, whichever the task is for."""
