@@ -79,8 +79,8 @@ def test_nodes_renew_their_certificates_while_they_serve(tmp_path: Path, caplog:
                 written += 1
             after = [await shown_by(node, ring) for node in nodes]
             assert not set(before) & set(after)
-            async with ring.connection(nodes[0], ring.credentials(nodes[1])) as connection:
-                for number in range(written):
+            for number in range(0, written, max(1, written // 20)):
+                async with ring.connection(nodes[0], ring.credentials(nodes[1])) as connection:
                     assert await connection.call("get", f"key{number}", deadline=10) == number
 
     run(scenario())
