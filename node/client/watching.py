@@ -67,6 +67,7 @@ class Watch:
         self._sure: set[bytes] = set()
         """Keys in them of which something was told since."""
         self._events: asyncio.Queue[Event] = asyncio.Queue(QUEUE)
+        self._news = asyncio.Event()
         self._ready: deque[Event] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -93,18 +94,23 @@ class Watch:
 
     async def batch(self) -> list[Event]:
         """All events that are there, at least one; none when the watch was closed. Raises what ended it otherwise."""
-        if self._events.empty() and self._task is not None and not self._task.done():
-            getting = asyncio.ensure_future(self._events.get())
+        while self._events.empty() and self._task is not None and not self._task.done():
+            self._news.clear()
+            hearing = asyncio.ensure_future(
+                self._news.wait()
+            )  # takes nothing: who waits may be broken off at any moment
             try:
-                await asyncio.wait({getting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({hearing, self._task}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                getting.cancel()
-            if getting.done() and not getting.cancelled():
-                return [getting.result(), *self._waiting()]
+                hearing.cancel()
         found = self._waiting()
         if not found and self._task is not None and not self._task.cancelled():
             self._task.result()
         return found
+
+    async def _tell(self, event: Event) -> None:
+        await self._events.put(event)
+        self._news.set()
 
     def _waiting(self) -> list[Event]:
         found: list[Event] = []
@@ -177,7 +183,7 @@ class Watch:
     async def _heard(self, places: list[Place], answer: Watched) -> list[Place]:
         for version, change in answer.events:
             if version > self._told.get(change.key, NEVER) and not change.key.startswith(SYSTEM):
-                await self._events.put(_event(version, change, self._is_after_gap(change.key)))
+                await self._tell(_event(version, change, self._is_after_gap(change.key)))
         for key, version in list(self._told.items()):
             if version <= answer.upto and any(Identifier.of_key(key) in arc for arc, _ in places):
                 del self._told[key]
@@ -216,7 +222,7 @@ class Watch:
                     self._told[key] = stored.version
                     self._sure.add(key)
                     value = unpack_value(stored.value)
-                    await self._events.put(Event(readable(key), value, stored.version, missed=True))
+                    await self._tell(Event(readable(key), value, stored.version, missed=True))
         return fresh
 
     def _is_after_gap(self, key: bytes) -> bool:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from node import Ring
-from node.client.watching import Event
+from node.client.watching import Event, Watch
 from node.errors import BadUsage
+from node.settings import Settings
 from tests.ring.nodes import NodeProcess, RingOfProcesses, eventually
+
+SETTINGS = Settings()
 
 
 class Heard:
@@ -149,6 +154,31 @@ def test_when_all_nodes_forgot_what_is_there_is_told(tmp_path: Path) -> None:
             assert [event.value for event in heard.events] == [1, 2, 3]
     finally:
         processes.close()
+
+
+def test_who_waits_with_a_time_out_loses_no_event() -> None:
+    """Whenever the wait is broken off, at the very moment something comes too."""
+
+    async def scenario(turns: int) -> None:
+        unused: Any = None
+        watch = Watch(b"key", True, unused, unused, unused, SETTINGS)
+        watch._task = asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
+        event = Event("key", 1, (1, 1))
+        waiting = asyncio.create_task(watch.batch())
+        await asyncio.sleep(0.01)
+        await watch._tell(event)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        (heard,) = await asyncio.gather(waiting, return_exceptions=True)
+        if isinstance(heard, asyncio.CancelledError):
+            async with asyncio.timeout(10):
+                heard = await watch.batch()
+        assert heard == [event], turns
+        watch.close()
+
+    for turns in range(8):
+        asyncio.run(scenario(turns))
 
 
 def test_an_eventual_ring_cannot_be_watched(tmp_path: Path) -> None:
