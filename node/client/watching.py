@@ -68,6 +68,7 @@ class Watch:
         """Keys in them of which something was told since."""
         self._events: asyncio.Queue[Event] = asyncio.Queue(QUEUE)
         self._news = asyncio.Event()
+        """Set when there is another event, or there will be none."""
         self._ready: deque[Event] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -75,6 +76,7 @@ class Watch:
         """Hear of all changes from now on; returns once that is so. Raises RingErrors if that takes too long."""
         places = await self._from_now(self._all)
         self._task = asyncio.ensure_future(self._keep(places))
+        self._task.add_done_callback(lambda _: self._news.set())
         return self
 
     def close(self) -> None:
@@ -96,13 +98,7 @@ class Watch:
         """All events that are there, at least one; none when the watch was closed. Raises what ended it otherwise."""
         while self._events.empty() and self._task is not None and not self._task.done():
             self._news.clear()
-            hearing = asyncio.ensure_future(
-                self._news.wait()
-            )  # takes nothing: who waits may be broken off at any moment
-            try:
-                await asyncio.wait({hearing, self._task}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                hearing.cancel()
+            await self._news.wait()  # it takes nothing: the wait may be broken off at any moment
         found = self._waiting()
         if not found and self._task is not None and not self._task.cancelled():
             self._task.result()

@@ -54,7 +54,8 @@ class Fleet:
     def connection(self, host: str) -> RemoteHost:
         """To be entered before it is used."""
         with _one_at_a_time:  # Fabric reads its files anew into a configuration that is copied
-            return RemoteHost(host, self.inventory, self._config)
+            config = self._config.clone()
+        return RemoteHost(host, self.inventory, config)
 
     def everywhere(self) -> Fleet:
         """All hosts of the inventory: the ring is on them, whichever the task is for."""

@@ -49,6 +49,7 @@ class RemoteHost:
     """`with RemoteHost(...) as host: host.agent("look", {...})`. Every method raises HostFailed."""
 
     def __init__(self, name: str, inventory: Inventory, config: Config) -> None:
+        """`config`: of this host alone. A Connection writes to it, and has it empty for a moment."""
         self.name = name
         self._place = inventory.host
         self._port = inventory.ring.port
@@ -62,12 +63,7 @@ class RemoteHost:
             arguments |= {"key_filename": [str(key)], "look_for_keys": False}
         self._known_hosts = ssh.known_hosts
         self._connection = Connection(
-            name,
-            user=ssh.user,
-            port=ssh.port,
-            config=config.clone(),  # it writes to its configuration, and has it empty for a moment
-            connect_timeout=ssh.timeout,
-            connect_kwargs=arguments,
+            name, user=ssh.user, port=ssh.port, config=config, connect_timeout=ssh.timeout, connect_kwargs=arguments
         )
 
     @property

@@ -16,6 +16,12 @@ from node.errors import OutcomeUnknown, Unreachable
 from node.settings import Settings
 
 
+def due(began: float, deadline: float, moved: float, settings: Settings) -> float:
+    """Until when is waited for what began then, if a part of a message was last seen to come or leave at `moved`."""
+    longest = max(deadline, settings.operation)
+    return max(began + deadline, min(moved + deadline, began + longest))
+
+
 @dataclass(slots=True)
 class Call:
     """One of them: under which number of the wire it was sent, and until when it waits."""
@@ -88,8 +94,7 @@ class Calls:
         self._alarm, self._alarm_at = None, math.inf
         now, moved = self._loop.time(), self._moved()
         for seq, call in self._waiting.items():
-            longest = max(call.deadline, self._settings.operation)
-            call.due = max(call.due, min(moved + call.deadline, call.asked + longest))
+            call.due = due(call.asked, call.deadline, moved, self._settings)
             if call.due <= now:
                 self.failed(seq, OutcomeUnknown(f"no answer from {self._peer()} within {call.due - call.asked:.3g} s"))
         if left := [call.due for call in self._waiting.values() if call.due > now]:

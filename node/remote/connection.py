@@ -17,7 +17,7 @@ from rpyc.core import brine, consts, protocol
 
 from node.errors import BadUsage, BadValue, NotARing, NotTrusted, OutcomeUnknown, RingError, Unreachable
 from node.remote import relay
-from node.remote.calls import Calls
+from node.remote.calls import Calls, due
 from node.remote.exposure import ROOT, Exposed, Exposure
 from node.remote.framing import Garbage, TooLarge
 from node.remote.plain import WHAT_TO_SEND, first_of_pair, read
@@ -372,18 +372,17 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         """Wait until the peer takes what it was sent before; the time that is left then."""
         wire, loop = self.wire, self._loop
         began = loop.time()
-        longest = began + max(deadline, self._settings.operation)
-        due = began + deadline
+        until = began + deadline
         while not wire.writable:
             try:
-                async with asyncio.timeout_at(due):
+                async with asyncio.timeout_at(until):
                     await wire.until_writable()
             except TimeoutError:
-                due = max(due, min(wire.moved() + deadline, longest))
-                if due <= loop.time():
+                until = due(began, deadline, wire.moved(), self._settings)
+                if until <= loop.time():
                     text = f"{self.peer} does not take what was sent to it before: nothing more was sent"
                     raise Unreachable(text) from None
-        return due - loop.time()
+        return until - loop.time()
 
     # -- ending --------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,7 @@ class Line:
             self._socket.settimeout(deadline)
             rest = asked
             while rest:
+                _check_time(until)
                 rest = rest[self._socket.send(rest[:PIECE]) :]
             while (message := self._splitter.take()) is None:
                 if not (data := self._received(len(asked), until)):
@@ -75,8 +76,7 @@ class Line:
         """What comes next. Raises TimeoutError if nothing comes, and of the bytes asked with nothing leaves either."""
         waiting = asked
         while True:
-            if time.monotonic() > until:
-                raise TimeoutError("it is too slow")
+            _check_time(until)
             try:
                 return self._socket.recv(PIECE)
             except TimeoutError:
@@ -101,6 +101,12 @@ class Line:
     def close(self) -> None:
         """End it."""
         self._socket.close()
+
+
+def _check_time(until: float) -> None:
+    """Raises TimeoutError."""
+    if time.monotonic() > until:
+        raise TimeoutError("it is too slow")
 
 
 class Lines:
