@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import socket
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ from node import AsyncRing, Ring
 from node.client.background import background
 
 ROOT = Path(__file__).resolve().parents[1]
-IN_FLIGHT = 64
+IN_FLIGHT = 16, 64
 THREADS = 8
 BATCH = 1_000
+DATAGRAM = 8_000
+"""Bytes of a value that `kademlia` takes at most."""
 SIZES = {"100 B": 100, "10 kB": 10_000}
 
 Work = Callable[[int], int]
@@ -70,7 +73,6 @@ def ours(name: str, nodes: int, replicas: int) -> Iterator[Contender]:
 
 def works_of(ring: Ring) -> dict[str, Work]:
     asynchronous: AsyncRing = ring._ring
-    run = background().run
     threads = ThreadPoolExecutor(THREADS)
 
     def batch_put(size: int) -> int:
@@ -81,30 +83,10 @@ def works_of(ring: Ring) -> dict[str, Work]:
     def batch_get(size: int) -> int:
         return len(ring.get_many([f"batch {n}" for n in range(BATCH)]))
 
-    async def awaited(size: int, put: bool) -> int:
-        value = os.urandom(size)
-        for n in range(100):
-            await (asynchronous.put(f"one {n}", value) if put else asynchronous.get(f"one {n}"))
-        return 100
-
-    async def side_by_side(size: int, put: bool) -> int:
-        value = os.urandom(size)
-
-        async def worker(number: int) -> None:
-            for n in range(10):
-                key = f"one {(10 * number + n) % 100}"
-                await (asynchronous.put(key, value) if put else asynchronous.get(key))
-
-        await asyncio.gather(*map(worker, range(IN_FLIGHT)))
-        return 10 * IN_FLIGHT
-
     return {
         **_single(lambda key, value: ring.put(key, value), ring.get),
         **_threaded(threads, lambda: (lambda key, value: ring.put(key, value), ring.get)),
-        "put, awaited": lambda size: run(awaited(size, True)),
-        "get, awaited": lambda size: run(awaited(size, False)),
-        f"put, {IN_FLIGHT} in flight": lambda size: run(side_by_side(size, True)),
-        f"get, {IN_FLIGHT} in flight": lambda size: run(side_by_side(size, False)),
+        **_awaited(background().run, asynchronous.put, asynchronous.get),
         f"put {BATCH:,} in a batch": batch_put,
         f"get {BATCH:,} in a batch": batch_get,
     }
@@ -152,6 +134,38 @@ def _threaded(threads: ThreadPoolExecutor, connected: Callable[[], tuple[Put, Ge
         return THREADS * 25
 
     return {f"put, {THREADS} threads": puts, f"get, {THREADS} threads": gets}
+
+
+def _awaited(
+    run: Callable[[Coroutine[Any, Any, int]], int],
+    put: Callable[[str, bytes], Awaitable[object]],
+    get: Callable[[str], Awaitable[object]],
+    in_flight: Iterable[int] = IN_FLIGHT,
+    *,
+    most: float = math.inf,
+) -> dict[str, Work]:
+    """In an event loop, one after the other and with many under way; those that fail do not count. `most`: bytes of a
+    value at most."""
+
+    async def several(caller: int, size: int, is_put: bool) -> int:
+        value = os.urandom(size)
+        done = 0
+        for n in range(20):
+            answer = await (put(f"awaited {caller} {n}", value) if is_put else get(f"awaited {caller} {n}"))
+            done += answer is not None and answer is not False
+        return done
+
+    async def side_by_side(callers: int, size: int, is_put: bool) -> int:
+        return sum(await asyncio.gather(*(several(caller, size, is_put) for caller in range(callers))))
+
+    def work(callers: int, is_put: bool) -> Work:
+        return lambda size: run(side_by_side(callers, size, is_put)) if size <= most else 0
+
+    works: dict[str, Work] = {}
+    for callers in (1, *in_flight):
+        label = f"{callers} in flight" if callers > 1 else "awaited"
+        works |= {f"put, {label}": work(callers, True), f"get, {label}": work(callers, False)}
+    return works
 
 
 # -- rivals --------------------------------------------------------------------------------------------------------
@@ -219,7 +233,7 @@ def redis_server() -> Iterator[Contender]:
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.02)
-            yield Contender("redis-py", _redis(client, redis.asyncio.Redis(port=port, max_connections=IN_FLIGHT)))
+            yield Contender("redis-py", _redis(client, redis.asyncio.Redis(port=port, max_connections=max(IN_FLIGHT))))
         finally:
             process.kill()
             process.wait()
@@ -236,30 +250,10 @@ def _redis(client: Any, asynchronous: Any) -> dict[str, Work]:
             pipeline.set(f"batch {n}", value) if put else pipeline.get(f"batch {n}")
         return len(pipeline.execute())
 
-    async def side_by_side(size: int, put: bool) -> int:
-        value = os.urandom(size)
-
-        async def worker(number: int) -> None:
-            for n in range(10):
-                key = f"one {(10 * number + n) % 100}"
-                await (asynchronous.set(key, value) if put else asynchronous.get(key))
-
-        await asyncio.gather(*map(worker, range(IN_FLIGHT)))
-        return 10 * IN_FLIGHT
-
-    async def awaited(size: int, put: bool) -> int:
-        value = os.urandom(size)
-        for n in range(100):
-            await (asynchronous.set(f"one {n}", value) if put else asynchronous.get(f"one {n}"))
-        return 100
-
     return {
         **_single(client.set, client.get),
         **_threaded(threads, lambda: (client.set, client.get)),
-        "put, awaited": lambda size: loop.run_until_complete(awaited(size, True)),
-        "get, awaited": lambda size: loop.run_until_complete(awaited(size, False)),
-        f"put, {IN_FLIGHT} in flight": lambda size: loop.run_until_complete(side_by_side(size, True)),
-        f"get, {IN_FLIGHT} in flight": lambda size: loop.run_until_complete(side_by_side(size, False)),
+        **_awaited(loop.run_until_complete, asynchronous.set, asynchronous.get),
         f"put {BATCH:,} in a batch": lambda size: batch(size, True),
         f"get {BATCH:,} in a batch": lambda size: batch(size, False),
     }
@@ -282,7 +276,8 @@ asyncio.run(main())
 @contextlib.contextmanager
 def kademlia_package() -> Iterator[Contender]:
     """The package `kademlia`, five nodes: four processes and the one that asks, which keeps nothing itself, as our
-    client keeps nothing: what it holds it would read from its own memory. Values go in datagrams: small ones only."""
+    client keeps nothing: what it holds it would read from its own memory. Values go in datagrams: small ones only, and
+    few at a time: of 64 so many get lost that its nodes take each other for dead."""
     from kademlia.network import Server
     from kademlia.storage import ForgetfulStorage
 
@@ -304,19 +299,8 @@ def kademlia_package() -> Iterator[Contender]:
         loop.run_until_complete(server.listen(0, "127.0.0.1"))
         loop.run_until_complete(server.bootstrap([("127.0.0.1", port)]))
 
-        async def awaited(size: int, put: bool) -> int:
-            value = os.urandom(size)
-            for n in range(20):
-                await (server.set(f"one {n}", value) if put else server.get(f"one {n}"))
-            return 20
-
-        yield Contender(
-            "kademlia, 5 nodes",
-            {
-                "put, awaited": lambda size: loop.run_until_complete(awaited(size, True)) if size < 8_000 else 0,
-                "get, awaited": lambda size: loop.run_until_complete(awaited(size, False)) if size < 8_000 else 0,
-            },
-        )
+        works = _awaited(loop.run_until_complete, server.set, server.get, IN_FLIGHT[:1], most=DATAGRAM)
+        yield Contender("kademlia, 5 nodes", works)
         server.stop()
     finally:
         for process in processes:

@@ -54,7 +54,7 @@ class Verified(Message, frozen=True):
 
 @dataclass(slots=True)
 class Traffic:
-    """Questions of keys that came to a node: those it was the right one for, and those it was not."""
+    """Operations on keys that came to a node: those it was the right one for, and those it was not."""
 
     straight: int = 0
     astray: int = 0

@@ -77,7 +77,7 @@ class Chains:
         names = named(question.keys)
         await self._lease.obtain()
         replica = self._holding(names)
-        self._check_answers(replica, replica.is_tail)
+        self._check_answers(replica, replica.is_tail, len(names))
         bodies = await replica.store.get_many(list(names))
         if not replica.is_durable(names):  # what was read may be on its way to the disk
             async with self._patience(NotServing(f"{replica.arc} is slow to write: try again")):
@@ -95,11 +95,10 @@ class Chains:
 
     def _read(self, replica: Replica, bodies: list[bytes | None]) -> tuple[bytes | None, ...]:
         """What was just read and is durable, as an answer. Raises NotServing."""
-        self._check_answers(replica, replica.is_tail)
-        self.traffic.straight += 1
-        return tuple(
-            [body if body is None or is_lasting(body) or self._stored(body) else None for body in _fitting(bodies)]
-        )
+        self._check_answers(replica, replica.is_tail, len(bodies))
+        answered = _fitting(bodies)
+        self.traffic.straight += len(answered)
+        return tuple([body if body is None or is_lasting(body) or self._stored(body) else None for body in answered])
 
     async def scan(self, question: Scan) -> Scanned:
         """The first records of an arc, as of one moment: as many as fill an answer, or are found in the time for one.
@@ -147,7 +146,7 @@ class Chains:
     def _holding(self, names: tuple[Name, ...]) -> Replica:
         replica = self.replicas.at(names[0][0])
         if replica is None or not replica.arc.holds(position for position, _ in names):
-            raise self._astray(names[0][0])
+            raise self._astray(names[0][0], len(names))
         return replica
 
     def _holding_all(self, arc: Arc) -> Replica:
@@ -156,13 +155,13 @@ class Chains:
             raise self._astray(arc.end)
         return replica
 
-    def _astray(self, position: Identifier) -> Moved:
-        self.traffic.astray += 1
+    def _astray(self, position: Identifier, operations: int = 1) -> Moved:
+        self.traffic.astray += operations
         return Moved(f"this node does not hold {position.hex[:8]}..", None)
 
-    def _check_answers(self, replica: Replica, is_right: bool) -> None:
+    def _check_answers(self, replica: Replica, is_right: bool, operations: int = 1) -> None:
         if not is_right:
-            self.traffic.astray += replica.follows  # else it may be the right one, in a moment
+            self.traffic.astray += operations * replica.follows  # else it may be the right one, in a moment
             raise NotServing(f"this node does not answer for {replica.arc} at the moment: try again")
         if not self._lease.holds():
             raise NotServing("this node waits for its lease: try again")
@@ -187,7 +186,7 @@ class Chains:
             existing = await replica.current(asked) if asked else {}
             if not replica.is_still:
                 break
-        self._check_answers(replica, replica.is_head)
+        self._check_answers(replica, replica.is_head, len(edits))
         known = replica.remembers(question.operation)
         if known is not None and known.operation is not None and known.operation.number >= question.operation.number:
             edits = ordering.left(known, edits) if known.operation == question.operation else ()
@@ -202,7 +201,7 @@ class Chains:
             existing = {name: self._living(stored) for name, stored in existing.items()}
         command = ordering.ordered(replica.next_version(), question.operation, edits, existing, known, self._settings)
         await replica.take((command,))
-        self.traffic.straight += 1
+        self.traffic.straight += len(edits)
         return await self._stable(replica, command.version, command.outcome)
 
     async def _answer_again(self, replica: Replica, known: Logged, question: Write) -> Written:

@@ -16,6 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from node.batches import all_of, portions, side_by_side
+from node.chain.gathering import Gathering, Placed
 from node.chain.messages import COUNT, READ, SCAN, WRITE, Edit, Operation, Read, Write, Written
 from node.chain.ring_map import Entry, Life, RingMap
 from node.codec import unpack
@@ -44,6 +45,8 @@ if TYPE_CHECKING:  # a client has none, and starts without them
 T = TypeVar("T")
 
 TRY_AGAIN = (Moved, NotAMember, NotServing, Overloaded, Unreachable)
+QUICK = 64
+"""Keys that are read so quickly that a node which is silent for the time of a probe is not waited for."""
 SIDE_BY_SIDE = 16
 """Questions of one batch under way at a time."""
 
@@ -61,8 +64,8 @@ class Charts(Protocol):
         ...
 
 
-Placed = tuple[Identifier, T]
-"""Something, and where its key is."""
+Answers = list[tuple[Sequence[Placed[T]], A]]
+"""Each with the things it is about."""
 
 
 @dataclass(slots=True)
@@ -116,6 +119,8 @@ class Router:
         self._counts: Errand[Arc, Arc, int] = Errand(
             COUNT, self._part, lambda entry: entry.tail, chains.count if chains else None, _nothing
         )
+        self._single_reads = Gathering(self._read, _length, self._arc_of)
+        self._single_writes = Gathering(self._write, _size, self._arc_of)
         self._reading: asyncio.Task[RingError | None] | None = None
         self._blind: RingError | None = None
         """Why the map could not be read the last time."""
@@ -124,11 +129,11 @@ class Router:
 
     async def get(self, key: bytes) -> Stored | None:
         """The record of a key. Raises NoQuorum, Unavailable."""
-        return (await self._read([(Identifier.of_key(key), key)]))[key]
+        return await self._single_reads.one((Identifier.of_key(key), key))
 
     async def put(self, key: bytes, value: bytes, expires: int = 0) -> Version:
         """Write a packed value. Raises NoQuorum, Unavailable, StoreFull, OutcomeUnknown."""
-        return (await self._write_one(Edit(key, value, expires=expires))).version
+        return (await self._single_writes.one((Identifier.of_key(key), Edit(key, value, expires=expires)))).version
 
     async def put_if(self, key: bytes, value: bytes, version: Version | None, expires: int = 0) -> Version:
         """Write it if the key has this version, None: if it is absent. Raises VersionConflict, and as `put` does."""
@@ -136,7 +141,8 @@ class Router:
 
     async def delete(self, key: bytes) -> bool:
         """Remove a key; whether it was there. Raises as `put` does."""
-        return bool((await self._write_one(Edit(key, None))).outcome.gone)
+        position = Identifier.of_key(key)
+        return position in (await self._single_writes.one((position, Edit(key, None)))).outcome.gone
 
     async def delete_if(self, key: bytes, version: Version) -> None:
         """Remove a key that has this version. Raises VersionConflict, and as `put` does."""
@@ -150,7 +156,10 @@ class Router:
         return written.outcome.total, written.version
 
     async def _write_one(self, edit: Edit) -> Written:
-        (written,) = await self._write([(Identifier.of_key(edit.key), edit)])
+        position = Identifier.of_key(edit.key)
+        results: dict[Identifier, Written] = {}
+        await self._write([(position, edit)], results)
+        written = results[position]
         if written.outcome.conflict is not None:
             _, found = written.outcome.conflict
             raise VersionConflict(f"{edit.key[:40]!r} has version {found}, not {edit.expected}", found)
@@ -162,14 +171,11 @@ class Router:
 
     async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Stored | None]:
         """The records of keys. Raises as `get` does."""
-        named = ((Identifier.of_key(key), key) for key in dict.fromkeys(keys))
-        found: dict[bytes, Stored | None] = {}
-
-        async def read(part: Sequence[Placed[bytes]]) -> None:
-            found.update(await self._read(part))
-
-        await side_by_side(read, portions(named, lambda each: len(each[1]), self._arc_of), SIDE_BY_SIDE)
-        return found
+        named = {Identifier.of_key(key): key for key in keys}
+        found: dict[Identifier, Stored | None] = {}
+        asked = portions(named.items(), _length, self._arc_of)
+        await side_by_side(lambda part: self._read(part, found), asked, SIDE_BY_SIDE)
+        return {named[position]: stored for position, stored in found.items()}
 
     async def put_many(self, pairs: Iterable[tuple[bytes, bytes]], expires: int = 0) -> None:
         """Write packed values, each for itself: not all at one moment. Raises as `put` does; the message says how many
@@ -183,23 +189,17 @@ class Router:
 
     async def _write_many(self, edits: Sequence[Edit]) -> int:
         placed = ((Identifier.of_key(edit.key), edit) for edit in edits)
-        done = gone = 0
-
-        async def write(part: Sequence[Placed[Edit]]) -> None:
-            nonlocal done, gone
-            written = await self._write(part)
-            gone += len({where for each in written for where in each.outcome.gone})
-            done += len(part)
-
+        found: dict[Identifier, Written] = {}
+        asked = portions(placed, _size, self._arc_of)
         try:
-            await side_by_side(write, portions(placed, _size, self._arc_of), SIDE_BY_SIDE)
+            await side_by_side(lambda part: self._write(part, found), asked, SIDE_BY_SIDE)
         except RingError as error:
             if len(edits) == 1:
                 raise
             raise type(error)(
-                f"{done} of {len(edits)} keys are done, the rest failed: {error}", *error.args[1:]
+                f"{len(found)} of {len(edits)} keys are done, the rest failed: {error}", *error.args[1:]
             ) from None
-        return gone
+        return sum(position in written.outcome.gone for position, written in found.items())
 
     def _arc_of(self, placed: Placed[object]) -> int:
         """The number of the arc something is in, as far as the map is known."""
@@ -217,8 +217,9 @@ class Router:
         while left:
             piece = left.pop(0)
             asked: list[Arc] = []
-            how = (asked, prefix, keys_only)
-            ((_, scanned),) = await self._run(self._scans, [(piece.start.plus(1), piece)], how)
+            answers: Answers[Arc, Scanned] = []
+            await self._run(self._scans, [(piece.start.plus(1), piece)], answers, (asked, prefix, keys_only))
+            ((_, scanned),) = answers
             left = [*([scanned.rest] if scanned.rest is not None else []), *piece.minus(asked[-1]), *left]
             if scanned.records:
                 yield scanned.records
@@ -230,7 +231,9 @@ class Router:
         while left:
             piece = left.pop(0)
             asked: list[Arc] = []
-            ((_, keys),) = await self._run(self._counts, [(piece.start.plus(1), piece)], asked)
+            answers: Answers[Arc, int] = []
+            await self._run(self._counts, [(piece.start.plus(1), piece)], answers, asked)
+            ((_, keys),) = answers
             left = [*piece.minus(asked[-1]), *left]
             counted += keys
         return counted
@@ -249,42 +252,46 @@ class Router:
 
     # -- going there -------------------------------------------------------------------------------------------------
 
-    async def _read(self, placed: Sequence[Placed[bytes]]) -> dict[bytes, Stored | None]:
-        found: dict[bytes, Stored | None] = {}
-        for asked, answer in await self._run(self._reads, placed):
-            for (_, key), body in zip(asked, answer, strict=False):
-                found[key] = unpack(Stored, body) if body is not None else None
-        return found
+    async def _read(self, placed: Sequence[Placed[bytes]], found: dict[Identifier, Stored | None]) -> None:
+        """Read records into `found`: those that are there by the end, if this raises."""
+        answers: Answers[bytes, tuple[bytes | None, ...]] = []
+        try:
+            await self._run(self._reads, placed, answers)
+        finally:
+            for asked, answer in answers:
+                for (position, _), body in zip(asked, answer, strict=False):
+                    found[position] = unpack(Stored, body) if body is not None else None
 
-    async def _write(self, placed: Sequence[Placed[Edit]]) -> list[Written]:
-        """One operation; an answer for each part that it had to be taken apart into."""
+    async def _write(self, placed: Sequence[Placed[Edit]], found: dict[Identifier, Written]) -> None:
+        """Do one operation; what became of each edit goes into `found`, of those that are done if this raises."""
         try:
             slot, last = self._free.pop()  # one step, as other threads do it too
         except IndexError:
             slot, last = next(self._slots), 0
         operation = Operation(self._client, slot, last + 1)
+        answers: Answers[Edit, Written] = []
         try:
-            return [written for _, written in await self._run(self._writes, placed, operation)]
+            await self._run(self._writes, placed, answers, operation)
         finally:
             self._free.append((slot, operation.number))
+            found.update({position: written for asked, written in answers for position, _ in asked})
 
     async def _run(
         self,
         errand: Errand[T, Q, A],
         placed: Sequence[Placed[T]],
+        answers: Answers[T, A],
         more: Any = None,
         unknown: OutcomeUnknown | None = None,
-    ) -> list[tuple[Sequence[Placed[T]], A]]:
-        """Ask until all is answered, or the deadline is over: raises what it was that lacked. The answers, each with
-        the things it is about."""
+    ) -> None:
+        """Ask until all is answered, or the deadline is over: raises what it was that lacked."""
         deadline = self._now() + self._settings.operation
-        answers: list[tuple[Sequence[Placed[T]], A]] = []
         attempt = 0
         while placed:
             if attempt and len({self._arc_of(each) for each in placed}) > 1:
                 groups = portions(placed, lambda _: 0, self._arc_of)
-                apart = await all_of(self._run(errand, group, more, unknown) for group in groups)
-                return answers + [answer for part in apart for answer in part]
+                await all_of(self._run(errand, group, answers, more, unknown) for group in groups)
+                return
             try:
                 answer = await self._ask(errand, placed, more, deadline - self._now())
                 answers.append((placed, answer))
@@ -305,7 +312,6 @@ class Router:
             if self._now() + pause >= deadline:
                 raise self._given_up(attempt, failure, unknown if errand.writes else None, blind)
             await asyncio.sleep(pause)
-        return answers
 
     async def _ask(self, errand: Errand[T, Q, A], placed: Sequence[Placed[T]], more: Any, left: float) -> A:
         ring = self._charts.ring
@@ -318,7 +324,7 @@ class Router:
         resident = ring.resident(life)
         if resident is None:
             raise NotServing("the ring map is changing: try again")
-        quick = errand is self._reads and len(placed) == 1
+        quick = errand is self._reads and len(placed) <= QUICK
         patience = self._settings.probe if quick else 1.25 * self._settings.call  # a head takes `call`
         patience = min(max(left, 0.001), patience)
         return await errand.method.ask(self._transport, resident.address, question, deadline=patience)
@@ -370,6 +376,10 @@ def _write(placed: Sequence[Placed[Edit]], operation: Operation) -> Write:
 
 def _nothing(placed: object, answer: object) -> tuple[()]:
     return ()
+
+
+def _length(placed: Placed[bytes]) -> int:
+    return len(placed[1])
 
 
 def _size(placed: Placed[Edit]) -> int:

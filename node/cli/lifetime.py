@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 OTHER_DESCRIPTORS = 900
 """Open files beside the connections of clients: the store's, those to other nodes, those of threads."""
+SWITCH = 0.0005
+"""Seconds after which the loop gives way to the thread that commits, which has little to do and is waited for."""
 GARBAGE = 20_000
 """Objects made, more than thrown away, after which young ones are looked through for cycles. A batch makes many."""
 
@@ -81,6 +84,7 @@ async def _serve(options: NodeOptions, configuration: Configuration, logs: Logs)
 
     settings = configuration.settings
     _allow_descriptors(settings.max_connections + OTHER_DESCRIPTORS)
+    sys.setswitchinterval(SWITCH)
     node = Node(options, settings)
     logs.names = node.names
     told, rest = asyncio.Event(), asyncio.Event()

@@ -100,7 +100,7 @@ def verify(nodes: tuple[Address, ...], timeout: float, as_json: bool) -> int:
 def status(nodes: tuple[Address, ...], timeout: float, as_json: bool) -> int:
     """Show every node with its version, uptime and traffic, and how many keys there are. Exit code 1 if one is silent.
 
-    Straight is the share of the questions about keys that came to the right node at once.
+    Straight is the share of the operations on keys that came to the right node at once.
     """
 
     async def work(ring: AsyncRing) -> int:

@@ -126,7 +126,7 @@ class RingService:
     async def exposed_health(self) -> tuple[tuple[str, Any], ...]:
         """((name, value), ...): `serving`, `version`, `address`, `consistency`, `replicas`, `uptime` in seconds,
         `keepers`, how many nodes keep the ring map, and
-        `straight` and `astray`, the questions of keys that this node was the right one for and those it was not."""
+        `straight` and `astray`, the operations on keys that this node was the right one for and those it was not."""
         return self._node.health()
 
     async def exposed_get_conn_info(self) -> tuple[ConnInfo, ...]:

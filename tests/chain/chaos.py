@@ -42,13 +42,17 @@ class Spaces(Protocol):
 class Clients:
     """Clients of any nodes, on few keys, and the history of what they did."""
 
-    def __init__(self, ring: Spaces, seed: int, count: int = 6, rate: float = 20, batches: float = 1) -> None:
-        """`rate`: operations a second of each client; `batches`: how many of them, for three puts."""
+    def __init__(
+        self, ring: Spaces, seed: int, count: int = 6, rate: float = 20, batches: float = 1, nodes: int | None = None
+    ) -> None:
+        """`rate`: operations a second of each client; `batches`: how many of them, for three puts; `nodes`: how many of
+        the nodes they ask, all if it is left out."""
         self.ring = ring
         self.history = History(asyncio.get_running_loop().time)
         self.going_on = True
         self._rate = rate
         self._batches = batches
+        self._nodes = nodes
         self._values = 0
         self._versions: dict[str, tuple[int, ...] | None] = {}
         self._tasks = [asyncio.ensure_future(self._client(n, Random(f"client {seed} {n}"))) for n in range(count)]
@@ -62,7 +66,7 @@ class Clients:
         while self.going_on:
             hosts = [host for host in self.ring.world.hosts if host.address in self.ring.spaces]
             if hosts:
-                await self._one(number, random, random.choice(hosts))
+                await self._one(number, random, random.choice(hosts[: self._nodes]))
             await asyncio.sleep(random.expovariate(self._rate))
 
     async def _one(self, number: int, random: Random, host: Host) -> None:
