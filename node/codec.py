@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -84,6 +85,7 @@ def _decode_hook(kind: type, value: Any) -> Any:
     raise ValueError(f"not a {kind.__name__}: {type(value).__name__}")
 
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_hook)
 
 
@@ -101,9 +103,22 @@ def unpack(kind: type[T], payload: bytes) -> T:
     """The message of type `kind` in `payload`. Raises BadValue if it is anything else."""
     try:
         result: T = _decoder(kind).decode(payload)  # type: ignore[arg-type]
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BadValue(f"not a {getattr(kind, '__name__', kind)}: {error}") from None
+    except UNREADABLE as error:
+        raise _not_a(kind, error) from None
     return result
+
+
+def unpack_each(kind: type[T], payloads: Iterable[bytes | None]) -> list[T | None]:
+    """The messages of type `kind` in some payloads, None for None. Raises BadValue if one is anything else."""
+    decode = _decoder(kind).decode  # type: ignore[arg-type]
+    try:
+        return [decode(payload) if payload is not None else None for payload in payloads]
+    except UNREADABLE as error:
+        raise _not_a(kind, error) from None
+
+
+def _not_a(kind: object, error: Exception) -> BadValue:
+    return BadValue(f"not a {getattr(kind, '__name__', kind)}: {error}")
 
 
 _ERRORS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, RingError)}

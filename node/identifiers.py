@@ -1,4 +1,4 @@
-"""Arithmetic on the ring: identifiers, clockwise distances, arcs. The only place that does it.
+"""Arithmetic on the ring: identifiers, clockwise distances, arcs, names. The only place that does it.
 
 Identifiers are 160 bits on a circle (Stoica et al., "Chord", 2001, section 4.1). Pure values: no I/O, no clock.
 """
@@ -6,7 +6,7 @@ Identifiers are 160 bits on a circle (Stoica et al., "Chord", 2001, section 4.1)
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha1 as any_sha1
@@ -25,7 +25,7 @@ class Identifier(int):
     @classmethod
     def of_key(cls, key: bytes) -> Identifier:
         """The position of a key: its SHA-1 (Chord, section 4.2)."""
-        return cls(int.from_bytes(any_sha1(key, usedforsecurity=False).digest(), "big"))
+        return position_of(name_of(key))
 
     @classmethod
     def from_hex(cls, text: str) -> Identifier:
@@ -60,6 +60,30 @@ class Identifier(int):
         return f"<{self.hex[:8]}>"
 
 
+Name = bytes
+"""A key behind its position. Names sort as (position, key) do; they are what the store and a chain call a key by."""
+
+
+def name_of(key: bytes) -> Name:
+    """The name of a key: its SHA-1 (Chord, section 4.2), and itself."""
+    return any_sha1(key, usedforsecurity=False).digest() + key
+
+
+def name_at(position: Identifier, key: bytes) -> Name:
+    """The name of a key that stands at this position."""
+    return position.packed + key
+
+
+def position_of(name: Name) -> Identifier:
+    """Where a key stands."""
+    return Identifier.from_bytes(name[:BYTES], "big")
+
+
+def key_in(name: Name) -> bytes:
+    """The key of a name."""
+    return name[BYTES:]
+
+
 def successor_index(ordered: Sequence[Identifier], point: Identifier) -> int:
     """Where in the ascending, non-empty `ordered` the first id at or clockwise after `point` stands."""
     return bisect_left(ordered, point) % len(ordered)
@@ -90,14 +114,16 @@ class Arc:
     def __contains__(self, point: Identifier) -> bool:
         return (self.start.distance_to(point) or RING) <= self.width
 
-    def holds(self, points: Iterable[Identifier]) -> bool:
-        """Whether all of these lie in it."""
-        ranges = self.ranges()
-        low, high = ranges[0]
-        if len(ranges) == 1:
-            return all(low <= point <= high for point in points)
-        below, above = ranges[0][1], ranges[1][0]
-        return all(point <= below or point >= above for point in points)
+    def holds(self, names: Collection[Name]) -> bool:
+        """Whether all of these, one at least, lie in it."""
+        if self.start == self.end:
+            return True
+        spans = self.spans()
+        first, behind = spans[0]
+        if len(spans) == 1:
+            return first <= min(names) and (behind is None or max(names) < behind)
+        above = spans[1][0]
+        return all(name < behind or name >= above for name in names)  # type: ignore[operator]
 
     def middle(self) -> Identifier:
         """The point that bisects it."""
@@ -116,6 +142,10 @@ class Arc:
         if low <= high:
             return ((low, high),)
         return ((0, high), (low, RING - 1))
+
+    def spans(self) -> tuple[tuple[Name, Name | None], ...]:
+        """Where the names in it stand: one or two half-open, ascending ranges (first, behind); None: up to the last."""
+        return tuple((Identifier(low).packed, behind(high)) for low, high in self.ranges())
 
     def overlaps(self, other: Arc) -> bool:
         """Whether any point lies in both."""
@@ -146,6 +176,11 @@ class Arc:
 
     def __str__(self) -> str:
         return f"({self.start.hex[:8]}..{self.end.hex[:8]}]"
+
+
+def behind(point: int) -> Name | None:
+    """The first name behind all at this point and before; None where that is the last of the ring."""
+    return Identifier(point + 1).packed if point + 1 < RING else None
 
 
 EVERYTHING = Arc(Identifier(0), Identifier(0))

@@ -23,7 +23,6 @@ from node.chain.messages import (
     Link,
     Linked,
     Logged,
-    Name,
     Outcome,
     Read,
     Seal,
@@ -40,9 +39,9 @@ from node.chain.replicas import Replicas
 from node.codec import pack, unpack
 from node.data import Scan, Scanned, Stored, Traffic, Version, is_lasting
 from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, Identifier, Name, key_in, position_of
 from node.settings import MIB, Settings
-from node.store.interface import Cursor, Record
+from node.store.interface import Record
 from node.values import check_sizes
 
 ANSWER = 4 * MIB
@@ -78,7 +77,7 @@ class Chains:
         await self._lease.obtain()
         replica = self._holding(names)
         self._check_answers(replica, replica.is_tail, len(names))
-        bodies = await replica.store.get_many(list(names))
+        bodies = await replica.store.get_many(names)
         if not replica.is_durable(names):  # what was read may be on its way to the disk
             async with self._patience(NotServing(f"{replica.arc} is slow to write: try again")):
                 await replica.reached(lambda: replica.is_durable(names))
@@ -90,7 +89,7 @@ class Chains:
             return None
         names = named(question.keys)
         replica = self._holding(names)
-        bodies = replica.store.peek_many(list(names))
+        bodies = replica.store.peek_many(names)
         return self._read(replica, bodies) if bodies is not None and replica.is_durable(names) else None
 
     def _read(self, replica: Replica, bodies: list[bytes | None]) -> tuple[bytes | None, ...]:
@@ -110,7 +109,7 @@ class Chains:
         until = loop.time() + self._settings.probe / 4
         found: list[tuple[bytes, Stored]] = []
         size = 0
-        after: Cursor | None = None
+        after: Name | None = None
         snapshot = await replica.store.snapshot()
         try:
             while True:
@@ -123,15 +122,17 @@ class Chains:
         finally:
             await snapshot.close()
         self._check_answers(replica, replica.is_tail)
-        rest = None if after is None or after.position == question.arc.end else Arc(after.position, question.arc.end)
-        return Scanned(tuple(found), rest)
+        end = question.arc.end
+        reached = end if after is None else position_of(after)
+        return Scanned(tuple(found), Arc(reached, end) if reached != end else None)
 
     def _wanted(self, question: Scan, records: Iterable[Record]) -> list[tuple[bytes, Stored]]:
         """Those of the records that a scan is about."""
         page: list[tuple[bytes, Stored]] = []
         for record in records:
-            if record.key.startswith(question.prefix) and (stored := self._stored(record.body)) is not None:
-                page.append((record.key, Stored(stored.version, b"") if question.keys_only else stored))
+            key = key_in(record.name)
+            if key.startswith(question.prefix) and (stored := self._stored(record.body)) is not None:
+                page.append((key, Stored(stored.version, b"") if question.keys_only else stored))
         return page
 
     def _stored(self, body: bytes | None) -> Stored | None:
@@ -144,9 +145,10 @@ class Chains:
         return stored
 
     def _holding(self, names: tuple[Name, ...]) -> Replica:
-        replica = self.replicas.at(names[0][0])
-        if replica is None or not replica.arc.holds(position for position, _ in names):
-            raise self._astray(names[0][0], len(names))
+        position = position_of(names[0])
+        replica = self.replicas.at(position)
+        if replica is None or not replica.arc.holds(names):
+            raise self._astray(position, len(names))
         return replica
 
     def _holding_all(self, arc: Arc) -> Replica:
@@ -251,7 +253,7 @@ class Chains:
             if not all(replica.recent.knows(arc, after) for arc, after in places):
                 return Watched((), upto, True)
             found = [event for arc, after in places for event in replica.recent.after(arc, after, upto)]
-            events = sorted((e for e in found if _is_watched(question, e[1].key)), key=lambda event: event[0])
+            events = sorted((e for e in found if _is_watched(question, key_in(e[1].name))), key=lambda event: event[0])
             if events or asyncio.get_running_loop().time() >= deadline:
                 return _bounded(events, upto)
             places = [(arc, max(after, upto)) for arc, after in places]
@@ -327,11 +329,11 @@ class Chains:
         snapshot = await self.replicas.store.snapshot()
         fingerprint, records = hashlib.blake2b(digest_size=16), 0
         try:
-            after: Cursor | None = None
+            after: Name | None = None
             while True:
                 chunk, after = await snapshot.scan(arc, after, self._settings.chunk)
                 for record in chunk:
-                    fingerprint.update(pack((record.position, record.key, record.body)))
+                    fingerprint.update(pack((record.name, record.body)))
                 records += len(chunk)
                 if after is None:
                     return Digest(fingerprint.digest(), records, position)

@@ -15,13 +15,13 @@ from typing import Generic, TypeVar
 
 from node.batches import portions
 from node.errors import BadValue
-from node.identifiers import Identifier
+from node.identifiers import Name
 from node.settings import KIB
 
 T = TypeVar("T")
 R = TypeVar("R")
-Placed = tuple[Identifier, T]
-"""Something, and where its key is."""
+Named = tuple[Name, T]
+"""Something, and the name of its key."""
 
 FEW = 4
 """Operations in one arc under way, from which on the next question waits for an answer."""
@@ -36,12 +36,12 @@ class Gathering(Generic[T, R]):
 
     def __init__(
         self,
-        do: Callable[[Sequence[Placed[T]], dict[Identifier, R]], Awaitable[None]],
-        size_of: Callable[[Placed[T]], int],
-        arc_of: Callable[[Placed[T]], int],
+        do: Callable[[Sequence[Named[T]], dict[Name, R]], Awaitable[None]],
+        size_of: Callable[[Named[T]], int],
+        arc_of: Callable[[Named[T]], int],
     ) -> None:
-        """`do` does all of these and puts the results where it is told to, by position; if it raises, that is about
-        those that have none."""
+        """`do` does all of these and puts the results where it is told to, by name; if it raises, that is about those
+        that have none."""
         self._do = do
         self._size_of = size_of
         self._arc_of = arc_of
@@ -50,15 +50,15 @@ class Gathering(Generic[T, R]):
         self._waiting: dict[int, _Waiting[T, R]] = {}
         self._asked: set[asyncio.Task[None]] = set()
 
-    async def one(self, placed: Placed[T]) -> R:
+    async def one(self, named: Named[T]) -> R:
         """Do one. Raises what `do` raises."""
-        if self._size_of(placed) >= LARGE or not (loop := _loop()):
-            return await self._alone(placed)
-        arc = self._arc_of(placed)
+        if self._size_of(named) >= LARGE or not (loop := _loop()):
+            return await self._alone(named)
+        arc = self._arc_of(named)
         if not self._under_way[arc]:
             self._under_way[arc] += 1
             try:
-                return await self._alone(placed)
+                return await self._alone(named)
             finally:
                 self._answered(arc, 1)
         waiting = self._waiting.get(arc)
@@ -69,13 +69,13 @@ class Gathering(Generic[T, R]):
             else:
                 waiting.alarm = loop.call_later(PATIENCE, self._go, arc)
         done: asyncio.Future[R] = loop.create_future()
-        waiting.add(placed, done)
+        waiting.add(named, done)
         return await done
 
-    async def _alone(self, placed: Placed[T]) -> R:
-        results: dict[Identifier, R] = {}
-        await self._do((placed,), results)
-        return results[placed[0]]
+    async def _alone(self, named: Named[T]) -> R:
+        results: dict[Name, R] = {}
+        await self._do((named,), results)
+        return results[named[0]]
 
     def _answered(self, arc: int, number: int) -> None:
         """So many were. Who waited for them may ask again in this turn, so those that wait go at its end."""
@@ -91,17 +91,17 @@ class Gathering(Generic[T, R]):
     def _go(self, arc: int) -> None:
         """They have waited enough."""
         for callers in self._waiting.pop(arc).questions:
-            wanted = [placed for placed, done in callers.values() if not done.done()]
+            wanted = [named for named, done in callers.values() if not done.done()]
             for portion in portions(wanted, self._size_of):
                 self._under_way[arc] += len(portion)
-                waiting = [callers[position][1] for position, _ in portion]
+                waiting = [callers[name][1] for name, _ in portion]
                 task = asyncio.get_running_loop().create_task(self._ask(arc, portion, waiting))
                 self._asked.add(task)
                 task.add_done_callback(self._asked.discard)
 
-    async def _ask(self, arc: int, portion: Sequence[Placed[T]], waiting: Sequence[asyncio.Future[R]]) -> None:
+    async def _ask(self, arc: int, portion: Sequence[Named[T]], waiting: Sequence[asyncio.Future[R]]) -> None:
         """Ask one question, and tell whoever still waits for an answer to it."""
-        results: dict[Identifier, R] = {}
+        results: dict[Name, R] = {}
         failure: Exception | None = None
         try:
             await self._do(portion, results)
@@ -113,17 +113,17 @@ class Gathering(Generic[T, R]):
             raise
         finally:
             self._answered(arc, len(portion))
-        left: list[tuple[Placed[T], asyncio.Future[R]]] = []
-        for placed, done in zip(portion, waiting, strict=True):
+        left: list[tuple[Named[T], asyncio.Future[R]]] = []
+        for named, done in zip(portion, waiting, strict=True):
             if done.done():
                 continue
-            if placed[0] in results:
-                done.set_result(results[placed[0]])
+            if named[0] in results:
+                done.set_result(results[named[0]])
             else:
-                left.append((placed, done))
+                left.append((named, done))
         if isinstance(failure, BadValue) and len(portion) > 1:  # that of one of them: nothing was done for it
             self._under_way[arc] += len(left)
-            await asyncio.gather(*(self._ask(arc, (placed,), (done,)) for placed, done in left))
+            await asyncio.gather(*(self._ask(arc, (named,), (done,)) for named, done in left))
             return
         for _, done in left:
             assert failure is not None
@@ -134,17 +134,17 @@ class _Waiting(Generic[T, R]):
     """Who waits to be asked for in one arc."""
 
     def __init__(self) -> None:
-        self.questions: list[dict[Identifier, tuple[Placed[T], asyncio.Future[R]]]] = []
+        self.questions: list[dict[Name, tuple[Named[T], asyncio.Future[R]]]] = []
         """One question has a key once."""
         self.alarm: asyncio.TimerHandle | None = None
 
-    def add(self, placed: Placed[T], done: asyncio.Future[R]) -> None:
+    def add(self, named: Named[T], done: asyncio.Future[R]) -> None:
         """One more."""
         for question in self.questions:
-            if placed[0] not in question:
-                question[placed[0]] = placed, done
+            if named[0] not in question:
+                question[named[0]] = named, done
                 return
-        self.questions.append({placed[0]: (placed, done)})
+        self.questions.append({named[0]: (named, done)})
 
 
 def _loop() -> asyncio.AbstractEventLoop | None:

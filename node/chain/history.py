@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from node.chain.messages import Change, Command, Logged, Name, Operation
+from node.chain.messages import Change, Command, Logged, Operation
 from node.data import Version
+from node.identifiers import Name
 
 Slot = tuple[bytes, int]
 """A client, and one of its slots."""
@@ -41,16 +42,16 @@ def last_of_each_slot(log: Mapping[int, Logged]) -> dict[Slot, int]:
 
 def remade(logged: Logged, bodies: Mapping[Name, bytes | None], last: Mapping[Name, Version]) -> Command:
     """A command as its records show it; `last`: which command wrote each."""
-    changes = tuple(Change(position, key, bodies[position, key]) for position, key in logged.names)
+    changes = tuple(Change(name, bodies[name]) for name in logged.names)
     overtaken = any(last[name] > logged.version for name in logged.names)
     return Command(logged.version, logged.operation, changes, logged.outcome, logged.covers, overtaken)
 
 
 def names_of(command: Command) -> tuple[Name, ...]:
     """The keys it writes."""
-    return tuple([(change.position, change.key) for change in command.changes])
+    return tuple([change.name for change in command.changes])
 
 
 def size_of(command: Command) -> int:
     """What it costs, in bytes."""
-    return OVERHEAD + sum([len(change.key) + len(change.body or b"") for change in command.changes])
+    return OVERHEAD + sum([len(change.name) + len(change.body or b"") for change in command.changes])

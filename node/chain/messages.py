@@ -7,13 +7,9 @@ from collections.abc import Iterable
 from node.chain.ring_map import Entry, Life
 from node.codec import Message
 from node.data import Scan, Scanned, Version
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, Identifier, Name
 from node.register.messages import Record
-from node.store.interface import Cursor
 from node.transport import Method
-
-Name = tuple[Identifier, bytes]
-"""A key and its position."""
 
 NEVER: Version = (0, 0)
 
@@ -23,9 +19,9 @@ MARK = 8
 """How many bytes of each."""
 
 
-def cover(positions: Iterable[Identifier]) -> Cover:
-    """The cover of keys at these positions."""
-    return b"".join([position.packed[:MARK] for position in positions])
+def cover(names: Iterable[Name]) -> Cover:
+    """The cover of these keys."""
+    return b"".join([name[:MARK] for name in names])
 
 
 def marks(covers: Cover) -> frozenset[bytes]:
@@ -87,8 +83,7 @@ class Read(Message, frozen=True):
 class Change(Message, frozen=True):
     """One record as a command leaves it; None: gone."""
 
-    position: Identifier
-    key: bytes
+    name: Name
     body: bytes | None
 
 
@@ -190,21 +185,21 @@ class Pull(Message, frozen=True):
     """The next records after `after`."""
 
     mirror: bytes
-    after: Cursor | None
+    after: Name | None
 
 
 class Pulled(Message, frozen=True):
     """Records, and where to go on; None at the end."""
 
     records: tuple[Change, ...]
-    after: Cursor | None
+    after: Name | None
 
 
 class Summed(Message, frozen=True):
     """A fingerprint of the next records, and where to go on; None at the end."""
 
     digest: bytes
-    after: Cursor | None
+    after: Name | None
 
 
 class Delta(Message, frozen=True):

@@ -41,9 +41,9 @@ from node.chain.ring_map import Life
 from node.codec import Address, pack
 from node.data import Version
 from node.errors import Moved, OutcomeUnknown, Unreachable
-from node.identifiers import Arc
+from node.identifiers import Arc, Name, position_of
 from node.settings import Settings
-from node.store.interface import Batch, Cursor, Record, Snapshot
+from node.store.interface import Batch, Record, Snapshot
 from node.transport import A, Method, Q, Transport
 
 DELTA_RECORDS = 500
@@ -88,14 +88,14 @@ class Source:
     async def pull(self, request: Pull) -> Pulled:
         """The next chunk of the arc."""
         records, after = await self._chunk(request)
-        return Pulled(tuple(Change(record.position, record.key, record.body) for record in records), after)
+        return Pulled(tuple(Change(record.name, record.body) for record in records), after)
 
     async def sum(self, request: Pull) -> Summed:
         """A fingerprint of what `pull` would answer."""
         records, after = await self._chunk(request)
         return Summed(fingerprint(records), after)
 
-    async def _chunk(self, request: Pull) -> tuple[list[Record], Cursor | None]:
+    async def _chunk(self, request: Pull) -> tuple[list[Record], Name | None]:
         mirror = self._mirror(request.mirror)
         snapshot = await self._replicas.store.snapshot()
         try:
@@ -129,12 +129,12 @@ class Source:
             del mirror.watch.written[name]
         records: list[Change] = []
         size = 0
-        for (position, key), body in zip(names, await self._replicas.store.get_many(names), strict=True):
+        for name, body in zip(names, await self._replicas.store.get_many(names), strict=True):
             if size < self._settings.chunk:
-                records.append(Change(position, key, body))
-                size += len(key) + len(body or b"")
+                records.append(Change(name, body))
+                size += len(name) + len(body or b"")
             else:
-                mirror.watch.written[position, key] = None
+                mirror.watch.written[name] = None
         return tuple(records)
 
     def _mirror(self, name: bytes) -> Mirror:
@@ -158,7 +158,7 @@ def fingerprint(records: Iterable[Record]) -> bytes:
     """Of records in their order."""
     digest = hashlib.blake2b(digest_size=16)
     for record in records:
-        digest.update(pack((record.position, record.key, record.body)))
+        digest.update(pack((record.name, record.body)))
     return digest.digest()
 
 
@@ -210,7 +210,7 @@ class Destination:
 
     async def _put_right(self, mine: Snapshot) -> None:
         """Chunk after chunk, pulled where what is here is something else. Equal records make equal chunks."""
-        after: Cursor | None = None
+        after: Name | None = None
         while True:
             theirs, (records, until) = await asyncio.gather(
                 self._ask(SUM, Pull(self._name, after)), mine.scan(self.arc, after, self._settings.chunk)
@@ -229,20 +229,20 @@ class Destination:
     def _differ(theirs: Summed, mine: Summed) -> bool:
         return theirs != mine
 
-    async def _remove(self, mine: Snapshot, after: Cursor | None, pulled: Pulled) -> None:
+    async def _remove(self, mine: Snapshot, after: Name | None, pulled: Pulled) -> None:
         """Remove what is here, and not there, of what was pulled."""
-        there = {(record.position, record.key) for record in pulled.records}
+        there = {record.name for record in pulled.records}
         last = None if pulled.after is None else self._place(pulled.after)
         going_on = True
         while going_on:
             records, after = await mine.scan(self.arc, after, self._settings.chunk)
-            here = [record for record in records if last is None or self._place(record) <= last]
-            await self._put(Change(r.position, r.key, None) for r in here if (r.position, r.key) not in there)
+            here = [record.name for record in records if last is None or self._place(record.name) <= last]
+            await self._put(Change(name, None) for name in here if name not in there)
             going_on = after is not None and len(here) == len(records)
 
-    def _place(self, of: Record | Cursor) -> tuple[int, bytes]:
+    def _place(self, name: Name) -> tuple[int, Name]:
         """Where it stands in the arc, clockwise from its start."""
-        return Arc(self.arc.start, of.position).width, of.key
+        return Arc(self.arc.start, position_of(name)).width, name
 
     async def finish(self, epoch: int) -> Version:
         """The source is sealed in `epoch`: copy the rest, and be a sealed replica. How far its history goes."""
@@ -272,7 +272,7 @@ class Destination:
         batch = Batch()
         for record in records:
             if record.body is None:
-                batch.delete(record.position, record.key)
+                batch.delete(record.name)
             else:
-                batch.put(record.position, record.key, record.body)
+                batch.put(record.name, record.body)
         await self._replicas.store.commit(batch, to_disk=False)  # what makes it a replica takes all of it to the disk

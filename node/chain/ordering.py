@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from node.chain.messages import MARK, Change, Command, Edit, Logged, Name, Operation, Outcome, cover, marks
+from node.chain.messages import MARK, Change, Command, Edit, Logged, Operation, Outcome, cover, marks
 from node.codec import pack
 from node.data import Stored, Version
 from node.errors import BadValue, shown
-from node.identifiers import Identifier
+from node.identifiers import Name, name_of, position_of
 from node.settings import Settings
 from node.values import pack_value, unpack_value
 
@@ -17,8 +17,8 @@ Edits = tuple[tuple[Name, Edit], ...]
 
 
 def named(keys: Iterable[bytes]) -> tuple[Name, ...]:
-    """Keys with their positions. Raises BadValue if there are none."""
-    names = tuple([(Identifier.of_key(key), key) for key in keys])
+    """The names of keys. Raises BadValue if there are none."""
+    names = tuple([name_of(key) for key in keys])
     if not names:
         raise BadValue("a question about no key: name one at least")
     return names
@@ -27,7 +27,7 @@ def named(keys: Iterable[bytes]) -> tuple[Name, ...]:
 def left(known: Logged, edits: Edits) -> Edits:
     """What of an operation that is tried again was not ordered yet: its arc may have been split meanwhile."""
     ordered = marks(known.covers)
-    return tuple(each for each in edits if each[0][0].packed[:MARK] not in ordered) if ordered else ()
+    return tuple(each for each in edits if each[0][:MARK] not in ordered) if ordered else ()
 
 
 def ordered(
@@ -40,7 +40,7 @@ def ordered(
 ) -> Command:
     """A write as it is ordered; `known` if a part of it was ordered before. One that comes to nothing is ordered
     too: if an attempt of it that was late came to something later on, its client would have been told wrong."""
-    covers = (known.covers if known is not None else b"") + cover([position for (position, _), _ in edits])
+    covers = (known.covers if known is not None else b"") + cover([name for name, _ in edits])
     conflict = _conflict(edits, existing)
     if conflict is not None:
         return Command(version, operation, (), Outcome(conflict=conflict), covers)
@@ -55,10 +55,10 @@ def ordered(
     gone = list(known.outcome.gone) if known is not None else []
     for (name, edit), value in zip(edits, values, strict=True):
         if value is not None:
-            changes.append(Change(*name, pack(Stored(version, value, edit.expires and edit.expires | 1))))
+            changes.append(Change(name, pack(Stored(version, value, edit.expires and edit.expires | 1))))
         elif existing[name] is not None:
-            changes.append(Change(*name, None))
-            gone.append(name[0])
+            changes.append(Change(name, None))
+            gone.append(position_of(name))
     total = values[0] if edits[0][1].amount is not None else None
     return Command(version, operation, tuple(changes), Outcome(tuple(gone), total=total), covers)
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from node.chain.messages import Change, Command
 from node.data import Version
-from node.identifiers import Arc
+from node.identifiers import Arc, position_of
 from node.settings import MIB
 
 KEPT = 2 * MIB
@@ -43,7 +43,7 @@ class Recent:
         since = [(overlap, version) for other, version in self._since for overlap in arc.intersect(other)]
         commands: list[tuple[Command, int]] = []
         for command, size in self._commands:
-            changes = tuple(change for change in command.changes if change.position in arc)
+            changes = tuple(change for change in command.changes if position_of(change.name) in arc)
             if changes:  # its share only: joined again with the other part, it must not be there twice
                 commands.append((replace(command, changes=changes), size))
         return Recent(since, commands)
@@ -74,5 +74,5 @@ class Recent:
                 return
             if command.version <= upto:
                 for change in reversed(command.changes):
-                    if change.position in arc:
+                    if position_of(change.name) in arc:
                         yield command.version, change

@@ -20,13 +20,13 @@ from itertools import count
 from typing import Any
 
 from node.chain.history import OVERHEAD, last_of_each_slot, log_name, names_of, remade, size_of, slot_of
-from node.chain.messages import NEVER, Command, Logged, Name, Operation, ReplicaState
+from node.chain.messages import NEVER, Command, Logged, Operation, ReplicaState
 from node.chain.recent import Recent
 from node.chain.ring_map import Entry, Life
 from node.codec import pack, unpack
 from node.data import Stored, Version
 from node.errors import NotServing, Overloaded, RingError, StoreFull
-from node.identifiers import Arc
+from node.identifiers import Arc, Name
 from node.settings import MIB
 from node.store.interface import Batch, Store
 
@@ -160,7 +160,7 @@ class Replica:
             look = Look(frozenset(names))
             self.looks.append(look)
             try:
-                bodies = dict(zip(names, await self.store.get_many(list(names)), strict=True))
+                bodies = dict(zip(names, await self.store.get_many(names), strict=True))
             finally:
                 self.looks.remove(look)
             ordered = {name: self._latest[name][1] for name in names if name in self._latest}
@@ -255,9 +255,9 @@ class Replica:
         for number, (command, _, logged) in numbered:
             for change in command.changes:
                 if change.body is None:
-                    batch.delete(change.position, change.key)
+                    batch.delete(change.name)
                 else:
-                    batch.put(change.position, change.key, change.body)
+                    batch.put(change.name, change.body)
             batch.note(log_name(self.uid, number), pack(logged))
         for number in [n for n in self._superseded if self._log[n].version <= self.stable]:
             batch.forget(log_name(self.uid, number))

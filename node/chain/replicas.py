@@ -21,7 +21,7 @@ from node.chain.salvage import Held
 from node.codec import pack, unpack
 from node.data import Version
 from node.errors import Moved, StoreFull
-from node.identifiers import EVERYTHING, Arc, Identifier
+from node.identifiers import EVERYTHING, Arc, Identifier, position_of
 from node.store.interface import Batch, Store
 
 log = logging.getLogger(__name__)
@@ -260,7 +260,9 @@ class Replicas:
 
 def _within(logged: Iterable[Logged], arc: Arc) -> dict[int, Logged]:
     """A log as a part of its arc needs it: every operation may be tried again in any part."""
-    return {n: replace(e, names=tuple(name for name in e.names if name[0] in arc)) for n, e in enumerate(logged)}
+    return {
+        n: replace(e, names=tuple(name for name in e.names if position_of(name) in arc)) for n, e in enumerate(logged)
+    }
 
 
 def _joined(logged: Iterable[Logged]) -> list[Logged]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from node.codec import Address, Message
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, Identifier, Name, behind
 
 Life = bytes
 
@@ -84,6 +84,11 @@ class RingMap(Message, frozen=True, dict=True, gc=True):
         return [entry.arc.end for entry in self.entries]
 
     @cached_property
+    def _behind(self) -> list[Name]:
+        """The first names behind the arcs; behind an arc that ends with the ring there is none."""
+        return [name for entry in self.entries if (name := behind(entry.arc.end)) is not None]
+
+    @cached_property
     def _seat_ids(self) -> list[Identifier]:
         return [seat.id for seat in self.seats]
 
@@ -95,13 +100,13 @@ class RingMap(Message, frozen=True, dict=True, gc=True):
     def _wanted(self) -> dict[Arc, tuple[Life, ...]]:
         return {}
 
-    def number_at(self, position: Identifier) -> int:
-        """The number of the entry whose arc holds `position`."""
-        return bisect_left(self._ends, position) % len(self.entries)
+    def number_of(self, name: Name) -> int:
+        """The number of the entry whose arc holds a name."""
+        return bisect_right(self._behind, name) % len(self.entries)
 
     def at(self, position: Identifier) -> Entry:
         """The entry whose arc holds `position`."""
-        return self.entries[self.number_at(position)]
+        return self.entries[bisect_left(self._ends, position) % len(self.entries)]
 
     def entry(self, arc: Arc) -> Entry | None:
         """The entry of exactly this arc."""

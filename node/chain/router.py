@@ -16,10 +16,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from node.batches import all_of, portions, side_by_side
-from node.chain.gathering import Gathering, Placed
+from node.chain.gathering import Gathering, Named
 from node.chain.messages import COUNT, READ, SCAN, WRITE, Edit, Operation, Read, Write, Written
 from node.chain.ring_map import Entry, Life, RingMap
-from node.codec import unpack
+from node.codec import unpack_each
 from node.data import Scan, Scanned, Stored, Version
 from node.errors import (
     BadValue,
@@ -35,7 +35,7 @@ from node.errors import (
     Unreachable,
     VersionConflict,
 )
-from node.identifiers import EVERYTHING, Arc, Identifier
+from node.identifiers import EVERYTHING, Arc, Name, key_in, name_of, position_of
 from node.settings import Settings
 from node.transport import A, Method, Q, Transport
 
@@ -64,7 +64,7 @@ class Charts(Protocol):
         ...
 
 
-Answers = list[tuple[Sequence[Placed[T]], A]]
+Answers = list[tuple[Sequence[Named[T]], A]]
 """Each with the things it is about."""
 
 
@@ -73,11 +73,11 @@ class Errand(Generic[T, Q, A]):
     """A way of asking the nodes that hold some things: what, whom, and how much of it an answer leaves to be asked."""
 
     method: Method[Q, A]
-    question: Callable[[Sequence[Placed[T]], Any], Q]
+    question: Callable[[Sequence[Named[T]], Any], Q]
     """Made of the things, and what else there is to say."""
     whom: Callable[[Entry], Life]
     here: Callable[[Q], Awaitable[A]] | None
-    rest: Callable[[Sequence[Placed[T]], A], Sequence[Placed[T]]]
+    rest: Callable[[Sequence[Named[T]], A], Sequence[Named[T]]]
     writes: bool = False
     """Whether an answer that did not come leaves open what happened."""
 
@@ -120,7 +120,7 @@ class Router:
             COUNT, self._part, lambda entry: entry.tail, chains.count if chains else None, _nothing
         )
         self._single_reads = Gathering(self._read, _length, self._arc_of)
-        self._single_writes = Gathering(self._write, _size, self._arc_of)
+        self._single_writes = Gathering(self._write_each, _size, self._arc_of)
         self._reading: asyncio.Task[RingError | None] | None = None
         self._blind: RingError | None = None
         """Why the map could not be read the last time."""
@@ -129,11 +129,11 @@ class Router:
 
     async def get(self, key: bytes) -> Stored | None:
         """The record of a key. Raises NoQuorum, Unavailable."""
-        return await self._single_reads.one((Identifier.of_key(key), key))
+        return await self._single_reads.one((name_of(key), key))
 
     async def put(self, key: bytes, value: bytes, expires: int = 0) -> Version:
         """Write a packed value. Raises NoQuorum, Unavailable, StoreFull, OutcomeUnknown."""
-        return (await self._single_writes.one((Identifier.of_key(key), Edit(key, value, expires=expires)))).version
+        return (await self._single_writes.one((name_of(key), Edit(key, value, expires=expires)))).version
 
     async def put_if(self, key: bytes, value: bytes, version: Version | None, expires: int = 0) -> Version:
         """Write it if the key has this version, None: if it is absent. Raises VersionConflict, and as `put` does."""
@@ -141,8 +141,8 @@ class Router:
 
     async def delete(self, key: bytes) -> bool:
         """Remove a key; whether it was there. Raises as `put` does."""
-        position = Identifier.of_key(key)
-        return position in (await self._single_writes.one((position, Edit(key, None)))).outcome.gone
+        name = name_of(key)
+        return position_of(name) in (await self._single_writes.one((name, Edit(key, None)))).outcome.gone
 
     async def delete_if(self, key: bytes, version: Version) -> None:
         """Remove a key that has this version. Raises VersionConflict, and as `put` does."""
@@ -156,10 +156,9 @@ class Router:
         return written.outcome.total, written.version
 
     async def _write_one(self, edit: Edit) -> Written:
-        position = Identifier.of_key(edit.key)
-        results: dict[Identifier, Written] = {}
-        await self._write([(position, edit)], results)
-        written = results[position]
+        answers: Answers[Edit, Written] = []
+        await self._write([(name_of(edit.key), edit)], answers)
+        ((_, written),) = answers
         if written.outcome.conflict is not None:
             _, found = written.outcome.conflict
             raise VersionConflict(f"{edit.key[:40]!r} has version {found}, not {edit.expected}", found)
@@ -171,40 +170,46 @@ class Router:
 
     async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Stored | None]:
         """The records of keys. Raises as `get` does."""
-        named = {Identifier.of_key(key): key for key in keys}
-        found: dict[Identifier, Stored | None] = {}
-        asked = portions(named.items(), _length, self._arc_of)
+        found: dict[Name, Stored | None] = {}
+        asked = portions(((name_of(key), key) for key in keys), _length, self._arcs())
         await side_by_side(lambda part: self._read(part, found), asked, SIDE_BY_SIDE)
-        return {named[position]: stored for position, stored in found.items()}
+        return {key_in(name): stored for name, stored in found.items()}
 
     async def put_many(self, pairs: Iterable[tuple[bytes, bytes]], expires: int = 0) -> None:
         """Write packed values, each for itself: not all at one moment. Raises as `put` does; the message says how many
         were written."""
-        edits = [Edit(key, value, expires=expires) for key, value in dict(pairs).items()]
-        await self._write_many(edits)
+        last = dict(pairs)
+        edits = ((name_of(key), Edit(key, value, expires=expires)) for key, value in last.items())
+        await self._write_many(edits, len(last))
 
     async def delete_many(self, keys: Iterable[bytes]) -> int:
         """Remove keys; how many were there. Raises as `put_many` does."""
-        return await self._write_many([Edit(key, None) for key in dict.fromkeys(keys)])
+        wanted = dict.fromkeys(keys)
+        answers = await self._write_many(((name_of(key), Edit(key, None)) for key in wanted), len(wanted))
+        return len({position for _, written in answers for position in written.outcome.gone})
 
-    async def _write_many(self, edits: Sequence[Edit]) -> int:
-        placed = ((Identifier.of_key(edit.key), edit) for edit in edits)
-        found: dict[Identifier, Written] = {}
-        asked = portions(placed, _size, self._arc_of)
+    async def _write_many(self, edits: Iterable[Named[Edit]], count: int) -> Answers[Edit, Written]:
+        answers: Answers[Edit, Written] = []
+        asked = portions(edits, _size, self._arcs())
         try:
-            await side_by_side(lambda part: self._write(part, found), asked, SIDE_BY_SIDE)
+            await side_by_side(lambda part: self._write(part, answers), asked, SIDE_BY_SIDE)
         except RingError as error:
-            if len(edits) == 1:
+            if count == 1:
                 raise
-            raise type(error)(
-                f"{len(found)} of {len(edits)} keys are done, the rest failed: {error}", *error.args[1:]
-            ) from None
-        return sum(position in written.outcome.gone for position, written in found.items())
+            done = sum(len(part) for part, _ in answers)
+            raise type(error)(f"{done} of {count} keys are done, the rest failed: {error}", *error.args[1:]) from None
+        return answers
 
-    def _arc_of(self, placed: Placed[object]) -> int:
-        """The number of the arc something is in, as far as the map is known."""
+    def _arcs(self) -> Callable[[Named[object]], int]:
+        """What tells the number of the arc something is in, as far as the map is known now."""
         ring = self._charts.ring
-        return ring.number_at(placed[0]) if ring is not None else 0
+        if ring is None:
+            return lambda _: 0
+        number_of = ring.number_of
+        return lambda named: number_of(named[0])
+
+    def _arc_of(self, named: Named[object]) -> int:
+        return self._arcs()(named)
 
     # -- arcs --------------------------------------------------------------------------------------------------------
 
@@ -218,7 +223,7 @@ class Router:
             piece = left.pop(0)
             asked: list[Arc] = []
             answers: Answers[Arc, Scanned] = []
-            await self._run(self._scans, [(piece.start.plus(1), piece)], answers, (asked, prefix, keys_only))
+            await self._run(self._scans, [(piece.start.plus(1).packed, piece)], answers, (asked, prefix, keys_only))
             ((_, scanned),) = answers
             left = [*([scanned.rest] if scanned.rest is not None else []), *piece.minus(asked[-1]), *left]
             if scanned.records:
@@ -232,54 +237,62 @@ class Router:
             piece = left.pop(0)
             asked: list[Arc] = []
             answers: Answers[Arc, int] = []
-            await self._run(self._counts, [(piece.start.plus(1), piece)], answers, asked)
+            await self._run(self._counts, [(piece.start.plus(1).packed, piece)], answers, asked)
             ((_, keys),) = answers
             left = [*piece.minus(asked[-1]), *left]
             counted += keys
         return counted
 
-    def _scan(self, placed: Sequence[Placed[Arc]], how: tuple[list[Arc], bytes, bool]) -> Scan:
+    def _scan(self, named: Sequence[Named[Arc]], how: tuple[list[Arc], bytes, bool]) -> Scan:
         asked, prefix, keys_only = how
-        return Scan(self._part(placed, asked), prefix, keys_only)
+        return Scan(self._part(named, asked), prefix, keys_only)
 
-    def _part(self, placed: Sequence[Placed[Arc]], asked: list[Arc]) -> Arc:
+    def _part(self, named: Sequence[Named[Arc]], asked: list[Arc]) -> Arc:
         """The first part of a piece of the ring that one chain holds."""
         ring = self._charts.ring
         assert ring is not None
-        ((first, piece),) = placed
-        asked.append(piece.intersect(ring.at(first).arc)[0])
+        ((first, piece),) = named
+        asked.append(piece.intersect(ring.entries[ring.number_of(first)].arc)[0])
         return asked[-1]
 
     # -- going there -------------------------------------------------------------------------------------------------
 
-    async def _read(self, placed: Sequence[Placed[bytes]], found: dict[Identifier, Stored | None]) -> None:
+    async def _read(self, named: Sequence[Named[bytes]], found: dict[Name, Stored | None]) -> None:
         """Read records into `found`: those that are there by the end, if this raises."""
         answers: Answers[bytes, tuple[bytes | None, ...]] = []
         try:
-            await self._run(self._reads, placed, answers)
+            await self._run(self._reads, named, answers)
         finally:
-            for asked, answer in answers:
-                for (position, _), body in zip(asked, answer, strict=False):
-                    found[position] = unpack(Stored, body) if body is not None else None
+            for asked, bodies in answers:
+                for (name, _), stored in zip(asked, unpack_each(Stored, bodies), strict=False):
+                    found[name] = stored
 
-    async def _write(self, placed: Sequence[Placed[Edit]], found: dict[Identifier, Written]) -> None:
-        """Do one operation; what became of each edit goes into `found`, of those that are done if this raises."""
+    async def _write_each(self, named: Sequence[Named[Edit]], found: dict[Name, Written]) -> None:
+        """As `_write`; what became of each edit goes into `found`, of those that are done if this raises."""
+        answers: Answers[Edit, Written] = []
+        try:
+            await self._write(named, answers)
+        finally:
+            for asked, written in answers:
+                for name, _ in asked:
+                    found[name] = written
+
+    async def _write(self, named: Sequence[Named[Edit]], answers: Answers[Edit, Written]) -> None:
+        """Do one operation. `answers`: those that have come, if this raises."""
         try:
             slot, last = self._free.pop()  # one step, as other threads do it too
         except IndexError:
             slot, last = next(self._slots), 0
         operation = Operation(self._client, slot, last + 1)
-        answers: Answers[Edit, Written] = []
         try:
-            await self._run(self._writes, placed, answers, operation)
+            await self._run(self._writes, named, answers, operation)
         finally:
             self._free.append((slot, operation.number))
-            found.update({position: written for asked, written in answers for position, _ in asked})
 
     async def _run(
         self,
         errand: Errand[T, Q, A],
-        placed: Sequence[Placed[T]],
+        named: Sequence[Named[T]],
         answers: Answers[T, A],
         more: Any = None,
         unknown: OutcomeUnknown | None = None,
@@ -287,15 +300,15 @@ class Router:
         """Ask until all is answered, or the deadline is over: raises what it was that lacked."""
         deadline = self._now() + self._settings.operation
         attempt = 0
-        while placed:
-            if attempt and len({self._arc_of(each) for each in placed}) > 1:
-                groups = portions(placed, lambda _: 0, self._arc_of)
+        while named:
+            if attempt and len({self._arc_of(each) for each in named}) > 1:
+                groups = portions(named, lambda _: 0, self._arc_of)
                 await all_of(self._run(errand, group, answers, more, unknown) for group in groups)
                 return
             try:
-                answer = await self._ask(errand, placed, more, deadline - self._now())
-                answers.append((placed, answer))
-                placed = errand.rest(placed, answer)
+                answer = await self._ask(errand, named, more, deadline - self._now())
+                answers.append((named, answer))
+                named = errand.rest(named, answer)
                 continue
             except TRY_AGAIN as error:
                 failure: RingError = error
@@ -313,18 +326,18 @@ class Router:
                 raise self._given_up(attempt, failure, unknown if errand.writes else None, blind)
             await asyncio.sleep(pause)
 
-    async def _ask(self, errand: Errand[T, Q, A], placed: Sequence[Placed[T]], more: Any, left: float) -> A:
+    async def _ask(self, errand: Errand[T, Q, A], named: Sequence[Named[T]], more: Any, left: float) -> A:
         ring = self._charts.ring
         if ring is None:
             raise NotServing("the ring map is not known yet: try again")
-        life = errand.whom(ring.at(placed[0][0]))
-        question = errand.question(placed, more)
+        life = errand.whom(ring.entries[ring.number_of(named[0][0])])
+        question = errand.question(named, more)
         if life == self._life and errand.here is not None:
             return await errand.here(question)
         resident = ring.resident(life)
         if resident is None:
             raise NotServing("the ring map is changing: try again")
-        quick = errand is self._reads and len(placed) <= QUICK
+        quick = errand is self._reads and len(named) <= QUICK
         patience = self._settings.probe if quick else 1.25 * self._settings.call  # a head takes `call`
         patience = min(max(left, 0.001), patience)
         return await errand.method.ask(self._transport, resident.address, question, deadline=patience)
@@ -359,29 +372,29 @@ class Router:
         return Unavailable(f"no answer for this key within {self._settings.operation} s: {failure}")
 
 
-def _read(placed: Sequence[Placed[bytes]], _: None) -> Read:
-    return Read(tuple(key for _, key in placed))
+def _read(named: Sequence[Named[bytes]], _: None) -> Read:
+    return Read(tuple(key for _, key in named))
 
 
-def _unread(asked: Sequence[Placed[bytes]], got: Sequence[bytes | None]) -> Sequence[Placed[bytes]]:
+def _unread(asked: Sequence[Named[bytes]], got: Sequence[bytes | None]) -> Sequence[Named[bytes]]:
     """What did not fit into the answer."""
     if not got:
         raise BadValue("an empty answer came: the nodes of this ring run different versions?")
     return asked[len(got) :]
 
 
-def _write(placed: Sequence[Placed[Edit]], operation: Operation) -> Write:
-    return Write(operation, tuple(edit for _, edit in placed))
+def _write(named: Sequence[Named[Edit]], operation: Operation) -> Write:
+    return Write(operation, tuple(edit for _, edit in named))
 
 
-def _nothing(placed: object, answer: object) -> tuple[()]:
+def _nothing(named: object, answer: object) -> tuple[()]:
     return ()
 
 
-def _length(placed: Placed[bytes]) -> int:
-    return len(placed[1])
+def _length(named: Named[bytes]) -> int:
+    return len(named[1])
 
 
-def _size(placed: Placed[Edit]) -> int:
-    edit = placed[1]
+def _size(named: Named[Edit]) -> int:
+    edit = named[1]
     return len(edit.key) + len(edit.value or b"")

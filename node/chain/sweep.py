@@ -13,8 +13,8 @@ from node.chain.router import Router
 from node.codec import unpack
 from node.data import Stored
 from node.errors import RingError
+from node.identifiers import Name, key_in
 from node.settings import Settings
-from node.store.interface import Cursor
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Sweep:
     async def _sweep(self, replica: Replica) -> None:
         """Delete what has expired; if nothing ever will, note that until something is written that does."""
         replica.lasting = epoch = replica.state.epoch
-        after: Cursor | None = None
+        after: Name | None = None
         while not replica.gone:
             snapshot = await self._replicas.store.snapshot()
             try:
@@ -57,7 +57,7 @@ class Sweep:
                 if stored.expires:
                     replica.lasting = 0
                     if stored.expires <= 1000 * self._wall():
-                        await self._operations.delete_if(record.key, stored.version)
+                        await self._operations.delete_if(key_in(record.name), stored.version)
             if after is None or replica.state.epoch != epoch:
                 return
             await asyncio.sleep(self._settings.backoff)

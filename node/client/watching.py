@@ -22,7 +22,7 @@ from node.client.atlas import Atlas
 from node.codec import unpack
 from node.data import Stored, Version
 from node.errors import NotServing, RingError
-from node.identifiers import EVERYTHING, Arc, Identifier
+from node.identifiers import EVERYTHING, Arc, Identifier, key_in
 from node.settings import Settings
 from node.transport import Transport
 from node.values import SYSTEM, readable, unpack_value
@@ -178,8 +178,8 @@ class Watch:
 
     async def _heard(self, places: list[Place], answer: Watched) -> list[Place]:
         for version, change in answer.events:
-            if version > self._told.get(change.key, NEVER) and not change.key.startswith(SYSTEM):
-                await self._tell(_event(version, change, self._is_after_gap(change.key)))
+            if version > self._told.get(key := key_in(change.name), NEVER) and not key.startswith(SYSTEM):
+                await self._tell(_event(version, change, self._is_after_gap(key)))
         for key, version in list(self._told.items()):
             if version <= answer.upto and any(Identifier.of_key(key) in arc for arc, _ in places):
                 del self._told[key]
@@ -241,6 +241,7 @@ def _joined(places: list[Place]) -> list[Place]:
 
 
 def _event(version: Version, change: Change, missed: bool) -> Event:
+    key = readable(key_in(change.name))
     if change.body is None:
-        return Event(readable(change.key), None, version, True, missed)
-    return Event(readable(change.key), unpack_value(unpack(Stored, change.body).value), version, False, missed)
+        return Event(key, None, version, True, missed)
+    return Event(key, unpack_value(unpack(Stored, change.body).value), version, False, missed)

@@ -13,12 +13,10 @@ from hashlib import blake2b
 
 from node.codec import Message, pack
 from node.eventual.stamps import Stamp
-from node.identifiers import Identifier
+from node.identifiers import Name
 
 Context = tuple[Stamp, ...]
 """The highest stamp of each writer, in ascending order."""
-Name = tuple[Identifier, bytes]
-"""A key and its position."""
 
 MASK = (1 << 128) - 1
 
@@ -82,4 +80,4 @@ def is_buried(cell: Cell, horizon: int) -> bool:
 
 def fingerprint(name: Name, cell: Cell) -> int:
     """128 bits that tell this cell under this name from every other."""
-    return int.from_bytes(blake2b(pack((*name, cell)), digest_size=16).digest(), "big")
+    return int.from_bytes(blake2b(pack((name, cell)), digest_size=16).digest(), "big")

@@ -23,9 +23,9 @@ from node.eventual.exchange import Exchange
 from node.eventual.limits import Limited, check_lasting
 from node.eventual.messages import DEPOSIT, HELD, PICK, SUMS, Deposit, Deposited, Sum
 from node.eventual.placement import Placement
-from node.eventual.shelf import Shelf, name_of
+from node.eventual.shelf import Shelf
 from node.eventual.stamps import HybridClock, Stamp, writer_of
-from node.identifiers import EVERYTHING, Arc, Identifier
+from node.identifiers import EVERYTHING, Arc, Identifier, key_in, position_of
 from node.settings import MIB, Settings
 from node.store.interface import Batch, Store
 from node.tasks import Tasks
@@ -245,7 +245,7 @@ class Commons(Limited):
             await asyncio.sleep(self._settings.backoff)
 
     async def _candidates(self, key: bytes) -> list[Address]:
-        nodes = await self._placement.candidates(name_of(key)[0], self._settings.probe)
+        nodes = await self._placement.candidates(Identifier.of_key(key), self._settings.probe)
         now = asyncio.get_running_loop().time()
         self._quiet = {node: until for node, until in self._quiet.items() if until > now}
         replicas = nodes[: self._placement.replicas]
@@ -305,7 +305,7 @@ class Commons(Limited):
 
     async def _cell(self, key: bytes) -> Cell:
         """What is held here; together with what others hold while this node has not caught up with them."""
-        position = name_of(key)[0]
+        position = Identifier.of_key(key)
         if self._exchange.is_settled(position):
             return await self._held(key)
         nodes = await self._placement.candidates(position, self._settings.probe / 4)
@@ -360,7 +360,8 @@ class Commons(Limited):
         size, last = 0, part.start
         loop = asyncio.get_running_loop()
         until = loop.time() + self._settings.probe / 4
-        async for (position, key), body in self._shelf.scan(part):
+        async for name, body in self._shelf.scan(part):
+            position, key = position_of(name), key_in(name)
             if (size > MIB or loop.time() > until) and position != last:
                 return Scanned(tuple(found), Arc(last, question.arc.end))
             last = position
@@ -380,7 +381,7 @@ class Commons(Limited):
 
     async def replicas(self, key: bytes) -> tuple[tuple[Address, str], ...]:
         """The nodes that should hold a key. Raises Unavailable."""
-        return tuple((node, "replica") for node in await self._placement.replicas_at(name_of(key)[0]))
+        return tuple((node, "replica") for node in await self._placement.replicas_at(Identifier.of_key(key)))
 
     async def verify(self) -> tuple[Verified, ...]:
         """Compare the replicas of all arcs. Raises RingErrors of the network."""

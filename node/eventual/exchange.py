@@ -32,8 +32,8 @@ from node.eventual.messages import (
     Sum,
 )
 from node.eventual.placement import Placement, before
-from node.eventual.shelf import Shelf, divided, name_of, print_of
-from node.identifiers import RING, Arc, Identifier
+from node.eventual.shelf import Shelf, divided, print_of
+from node.identifiers import RING, Arc, Identifier, name_of
 from node.settings import Settings
 from node.tasks import Tasks
 from node.transport import A, Method, Q, Switchboard, Transport
@@ -92,7 +92,7 @@ class Exchange:
 
     async def pass_on(self, key: bytes) -> None:
         """Bring a record to all its replicas in the background."""
-        for node in await self._placement.replicas_at(name_of(key)[0]):
+        for node in await self._placement.replicas_at(Identifier.of_key(key)):
             if node != self._placement.here:
                 self._owe(node, key)
 
@@ -126,12 +126,12 @@ class Exchange:
     async def _excuse(self, node: Address, owed: dict[bytes, None], keys: Iterable[bytes]) -> None:
         """What a node should not hold any more it is not owed any more."""
         for key in keys:
-            if node not in await self._placement.replicas_at(name_of(key)[0]):
+            if node not in await self._placement.replicas_at(Identifier.of_key(key)):
                 owed.pop(key, None)
 
     async def repair(self, key: bytes) -> None:
         """Compare one record with another replica of it: somebody reads it."""
-        nodes = await self._placement.replicas_at(name_of(key)[0])
+        nodes = await self._placement.replicas_at(Identifier.of_key(key))
         others = [node for node in nodes if node != self._placement.here]
         if others:
             (cell,) = await self._shelf.read([key])

@@ -17,7 +17,6 @@ from node.eventual.cells import (
     MASK,
     Body,
     Cell,
-    Name,
     Written,
     context_of,
     covers,
@@ -29,20 +28,15 @@ from node.eventual.cells import (
 )
 from node.eventual.messages import Deposit, Deposited, Sum
 from node.eventual.stamps import HybridClock, Stamp
-from node.identifiers import EVERYTHING, RING, Arc, Identifier
+from node.identifiers import EVERYTHING, RING, Arc, Identifier, Name, key_in, name_of, position_of
 from node.settings import MIB, Settings
-from node.store.interface import Batch, Cursor, Store
+from node.store.interface import Batch, Store
 
 BUCKETS = 4096
 WIDTH = RING // BUCKETS
 """Points of a bucket."""
 STRIPES = 256
 CHUNK = MIB
-
-
-def name_of(key: bytes) -> Name:
-    """Where a key belongs."""
-    return Identifier.of_key(key), key
 
 
 class Shelf:
@@ -134,13 +128,13 @@ class Shelf:
         async with self._turn(names):
             held = zip(names, await self.read(keys), strict=True)
             await self._put(
-                {name: (cell, ()) for name, cell in held if cell and print_of(name, cell) == wanted[name[1]]}
+                {name: (cell, ()) for name, cell in held if cell and print_of(name, cell) == wanted[key_in(name)]}
             )
 
     async def bury(self, arc: Arc, horizon: int, known: int) -> int:
         """Let go of tombstones stamped before `horizon` that were here before `known`; how many."""
         old = [
-            (name[1], print_of(name, body.cell))
+            (key_in(name), print_of(name, body.cell))
             async for name, body in self.scan(arc)
             if is_buried(body.cell, horizon) and body.arrived < known
         ]
@@ -156,11 +150,11 @@ class Shelf:
         """All records of an arc, from a snapshot."""
         snapshot = await self._store.snapshot()
         try:
-            after: Cursor | None = None
+            after: Name | None = None
             while True:
                 chunk, after = await snapshot.scan(arc, after, CHUNK)
                 for record in chunk:
-                    yield (record.position, record.key), unpack(Body, record.body)
+                    yield record.name, unpack(Body, record.body)
                 if after is None:
                     return
         finally:
@@ -171,11 +165,11 @@ class Shelf:
 
     async def _put(self, changes: dict[Name, tuple[Cell, Cell]], now: int = 0) -> None:
         batch = Batch()
-        for (position, key), (_, cell) in changes.items():
+        for name, (_, cell) in changes.items():
             if cell:
-                batch.put(position, key, pack(Body(now, cell)))
+                batch.put(name, pack(Body(now, cell)))
             else:
-                batch.delete(position, key)
+                batch.delete(name)
         await self._store.commit(batch)
         for name, (before, after) in changes.items():
             self._count(name, before, after)
@@ -184,14 +178,14 @@ class Shelf:
     async def _turn(self, names: Iterable[Name]) -> AsyncIterator[None]:
         """Nobody else changes these records meanwhile."""
         async with AsyncExitStack() as stack:
-            for stripe in sorted({int(position) % STRIPES for position, _ in names}):
+            for stripe in sorted({position_of(name) % STRIPES for name in names}):
                 await stack.enter_async_context(self._locks[stripe])
             yield
 
     # -- sums ---------------------------------------------------------------------------------------------------------
 
     def _count(self, name: Name, before: Cell, after: Cell) -> None:
-        bucket = int(name[0]) // WIDTH
+        bucket = position_of(name) // WIDTH
         for cell, sign in ((before, -1), (after, 1)):
             if cell:
                 self._totals[bucket] = (self._totals[bucket] + sign * fingerprint(name, cell)) & MASK
@@ -220,7 +214,7 @@ class Shelf:
     async def listing(self, arc: Arc, horizon: int) -> dict[bytes, bytes]:
         """Keys and fingerprints of the records of an arc, without what is buried."""
         return {
-            name[1]: print_of(name, body.cell)
+            key_in(name): print_of(name, body.cell)
             async for name, body in self.scan(arc)
             if not is_buried(body.cell, horizon)
         }

@@ -1,33 +1,24 @@
 """What the upper floors ask of a disk, a dozen methods. The real engine and the simulated one both implement it.
 
-Records are opaque bytes under (position, key), ordered by position, so that an arc is a range scan. Beside them live a
+Records are opaque bytes under names, ordered by position, so that an arc is a range scan. Beside them live a
 few named notes (identity, holdings, known members). Everything in one `Batch` becomes durable at once or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, Name
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One stored record."""
 
-    position: Identifier
-    key: bytes
+    name: Name
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """A place in a scan of an arc: everything up to and including this record was seen."""
-
-    position: Identifier
-    key: bytes
 
 
 @dataclass(slots=True)
@@ -36,13 +27,13 @@ class Batch:
 
     changes: list[tuple[object, ...]] = field(default_factory=list)
 
-    def put(self, position: Identifier, key: bytes, body: bytes) -> None:
+    def put(self, name: Name, body: bytes) -> None:
         """Write one record."""
-        self.changes.append(("put", position, key, body))
+        self.changes.append(("put", name, body))
 
-    def delete(self, position: Identifier, key: bytes) -> None:
+    def delete(self, name: Name) -> None:
         """Remove one record; nothing happens if there is none."""
-        self.changes.append(("delete", position, key))
+        self.changes.append(("delete", name))
 
     def delete_arc(self, arc: Arc) -> None:
         """Remove every record of an arc."""
@@ -64,9 +55,9 @@ class Batch:
 class Snapshot(Protocol):
     """The store as it was at one moment, while writes go on. Close it soon: it pins old data."""
 
-    async def scan(self, arc: Arc, after: Cursor | None, limit: int) -> tuple[list[Record], Cursor | None]:
-        """The next records of `arc` in scan order, clockwise from its start, about `limit` bytes of them, at least one
-        if any is left; and the cursor to go on from, None at the end."""
+    async def scan(self, arc: Arc, after: Name | None, limit: int) -> tuple[list[Record], Name | None]:
+        """The next records of `arc` in scan order, clockwise from its start, behind the one named `after`, about
+        `limit` bytes of them, at least one if any is left; and the name to go on from, None at the end."""
         ...
 
     async def close(self) -> None: ...
@@ -75,15 +66,15 @@ class Snapshot(Protocol):
 class Store(Protocol):
     """An ordered store of one node. Nothing here blocks the event loop."""
 
-    async def get(self, position: Identifier, key: bytes) -> bytes | None:
+    async def get(self, name: Name) -> bytes | None:
         """The body of one record as of the latest applied commit, or None."""
         ...
 
-    async def get_many(self, wanted: list[tuple[Identifier, bytes]]) -> list[bytes | None]:
+    async def get_many(self, names: Sequence[Name]) -> list[bytes | None]:
         """Bodies in the order asked for."""
         ...
 
-    def peek_many(self, wanted: list[tuple[Identifier, bytes]]) -> list[bytes | None] | None:
+    def peek_many(self, names: Sequence[Name]) -> list[bytes | None] | None:
         """What `get_many` finds, if all of it is found in memory; None if it has to wait."""
         ...
 

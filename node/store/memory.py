@@ -8,17 +8,15 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any
 
 from node.errors import StoreFull, Unavailable
-from node.identifiers import Arc, Identifier
-from node.store.interface import Batch, Cursor, Record
-from node.store.names import record_name
-
-Name = tuple[Identifier, bytes]
+from node.identifiers import Arc, Name
+from node.store.interface import Batch, Record
+from node.store.names import record_name, spans_of
 
 
 class MemoryDisk:
@@ -68,24 +66,24 @@ class MemoryDisk:
 
     def _apply(self, change: tuple[Any, ...]) -> None:
         match change:
-            case ("put", position, key, body):
-                if (position, key) not in self.records:
-                    insort(self.names, (position, key))
-                self.records[position, key] = body
-            case ("delete", position, key):
-                if self.records.pop((position, key), None) is not None:
-                    del self.names[bisect_left(self.names, (position, key))]
+            case ("put", name, body):
+                if name not in self.records:
+                    insort(self.names, name)
+                self.records[name] = body
+            case ("delete", name):
+                if self.records.pop(name, None) is not None:
+                    del self.names[bisect_left(self.names, name)]
             case ("delete_arc", arc):
                 for first, behind in spans(self.names, arc):
                     for name in self.names[first:behind]:
                         del self.records[name]
                     del self.names[first:behind]
-            case ("note", name, content):
-                self.notes[name] = content
-            case ("forget", name):
-                self.notes.pop(name, None)
+            case ("note", note, content):
+                self.notes[note] = content
+            case ("forget", note):
+                self.notes.pop(note, None)
             case ("forget_all", prefix):
-                self.notes = {name: content for name, content in self.notes.items() if not name.startswith(prefix)}
+                self.notes = {note: content for note, content in self.notes.items() if not note.startswith(prefix)}
 
 
 class MemoryStore:
@@ -102,17 +100,17 @@ class MemoryStore:
         self._closed = False
         self._waits = True
 
-    async def get(self, position: Identifier, key: bytes) -> bytes | None:
+    async def get(self, name: Name) -> bytes | None:
         """See `Store.get`."""
-        return self._disk.records.get((position, key))
+        return self._disk.records.get(name)
 
-    async def get_many(self, wanted: list[Name]) -> list[bytes | None]:
+    async def get_many(self, names: Sequence[Name]) -> list[bytes | None]:
         """See `Store.get_many`."""
-        return [self._disk.records.get(name) for name in wanted]
+        return [self._disk.records.get(name) for name in names]
 
-    def peek_many(self, wanted: list[Name]) -> list[bytes | None] | None:
+    def peek_many(self, names: Sequence[Name]) -> list[bytes | None] | None:
         """See `Store.peek_many`."""
-        return [self._disk.records.get(name) for name in wanted]
+        return [self._disk.records.get(name) for name in names]
 
     def wait_for_disk(self, wanted: bool) -> None:
         """See `Store.wait_for_disk`."""
@@ -174,17 +172,16 @@ class MemorySnapshot:
         self._records = records
         self._names = names
 
-    async def scan(self, arc: Arc, after: Cursor | None, limit: int) -> tuple[list[Record], Cursor | None]:
+    async def scan(self, arc: Arc, after: Name | None, limit: int) -> tuple[list[Record], Name | None]:
         """See `Snapshot.scan`."""
         chunk: list[Record] = []
         size = 0
         for first, behind in spans(self._names, arc, after):
-            for position, key in self._names[first:behind]:
+            for name in self._names[first:behind]:
                 if chunk and size >= limit:
-                    return chunk, Cursor(chunk[-1].position, chunk[-1].key)
-                body = self._records[position, key]
-                chunk.append(Record(position, key, body))
-                size += len(record_name(position, key)) + len(body)
+                    return chunk, chunk[-1].name
+                chunk.append(Record(name, self._records[name]))
+                size += len(record_name(name)) + len(chunk[-1].body)
         return chunk, None
 
     async def close(self) -> None:
@@ -192,13 +189,9 @@ class MemorySnapshot:
         self._records, self._names = {}, []
 
 
-def spans(names: list[Name], arc: Arc, after: Cursor | None = None) -> list[tuple[int, int]]:
-    """Where the ascending `names` lie in `arc`, as half-open slices, clockwise from its start, behind the cursor."""
-    found: list[tuple[int, int]] = []
-    for low, high in reversed(arc.ranges()):
-        first = (Identifier(low), b"")
-        if after is not None and low <= after.position <= high:
-            found.clear()
-            first = (after.position, after.key + b"\x00")
-        found.append((bisect_left(names, first), bisect_left(names, (Identifier(high + 1), b""))))
-    return found
+def spans(names: list[Name], arc: Arc, after: Name | None = None) -> list[tuple[int, int]]:
+    """Where the ascending `names` lie in `arc`, as half-open slices, clockwise from its start, behind `after`."""
+    return [
+        (bisect_left(names, first), len(names) if behind is None else bisect_left(names, behind))
+        for first, behind in spans_of(arc, after)
+    ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from node.identifiers import BYTES, RING, Arc, Identifier
-from node.store.interface import Batch, Cursor, Record
+from node.identifiers import Arc, Name
+from node.store.interface import Batch, Record
 
 RECORD, RECORDS_END, NOTE = b"r", b"s", b"n"
 
@@ -13,9 +13,9 @@ Step = tuple[Any, ...]
 """("put", name, content), ("delete", name) or ("delete_range", first, behind)."""
 
 
-def record_name(position: Identifier, key: bytes) -> bytes:
-    """Where a record stands; names sort as (position, key) does."""
-    return RECORD + position.packed + key
+def record_name(name: Name) -> bytes:
+    """Where a record stands: in the order of the ring."""
+    return RECORD + name
 
 
 def note_name(name: str) -> bytes:
@@ -35,19 +35,26 @@ def note_of(name: bytes) -> str:
 
 def record_of(name: bytes, body: bytes) -> Record:
     """The record of a name."""
-    return Record(Identifier.from_bytes(name[1 : 1 + BYTES], "big"), name[1 + BYTES :], body)
+    return Record(name[len(RECORD) :], body)
 
 
-def ranges_of(arc: Arc, after: Cursor | None = None) -> list[tuple[bytes, bytes]]:
-    """The arc as half-open ranges of names, clockwise from its start, beginning behind the cursor if it lies in it."""
-    ranges: list[tuple[bytes, bytes]] = []
-    for low, high in reversed(arc.ranges()):
-        first = RECORD + Identifier(low).packed
-        if after is not None and low <= after.position <= high:
-            ranges.clear()
-            first = record_name(after.position, after.key) + b"\x00"
-        ranges.append((first, _behind(high)))
-    return ranges
+def spans_of(arc: Arc, after: Name | None = None) -> list[tuple[Name, Name | None]]:
+    """The arc as half-open ranges of names, clockwise from its start, beginning behind `after` if it lies in it."""
+    spans: list[tuple[Name, Name | None]] = []
+    for first, behind in reversed(arc.spans()):
+        if after is not None and first <= after and (behind is None or after < behind):
+            spans.clear()
+            first = after + b"\x00"
+        spans.append((first, behind))
+    return spans
+
+
+def ranges_of(arc: Arc, after: Name | None = None) -> list[tuple[bytes, bytes]]:
+    """The same as ranges of where records stand."""
+    return [
+        (record_name(first), RECORDS_END if behind is None else record_name(behind))
+        for first, behind in spans_of(arc, after)
+    ]
 
 
 def steps_of(batch: Batch) -> list[Step]:
@@ -55,26 +62,21 @@ def steps_of(batch: Batch) -> list[Step]:
     steps: list[Step] = []
     for change in batch.changes:
         if change[0] == "put":  # what most of it is
-            _, position, key, body = change
-            if type(position) is Identifier and type(key) is bytes and type(body) is bytes:
-                steps.append(("put", RECORD + position.to_bytes(BYTES, "big") + key, body))
+            _, name, body = change
+            if type(name) is bytes and type(body) is bytes:
+                steps.append(("put", RECORD + name, body))
                 continue
         match change:
-            case ("delete", Identifier() as position, bytes() as key):
-                steps.append(("delete", record_name(position, key)))
+            case ("delete", bytes() as name):
+                steps.append(("delete", record_name(name)))
             case ("delete_arc", Arc() as arc):
                 steps += [("delete_range", first, behind) for first, behind in ranges_of(arc)]
-            case ("note", str() as name, bytes() as content):
-                steps.append(("put", note_name(name), content))
-            case ("forget", str() as name):
-                steps.append(("delete", note_name(name)))
+            case ("note", str() as note, bytes() as content):
+                steps.append(("put", note_name(note), content))
+            case ("forget", str() as note):
+                steps.append(("delete", note_name(note)))
             case ("forget_all", str() as prefix):
                 steps.append(("delete_range", *notes_range(prefix)))
             case _:
                 raise TypeError(f"this cannot be stored: {[type(part).__name__ for part in change]} for {change[0]!r}")
     return steps
-
-
-def _behind(high: int) -> bytes:
-    """The first name behind all records at positions up to `high`, which may be the last of the ring."""
-    return RECORD + Identifier(high + 1).packed if high + 1 < RING else RECORDS_END

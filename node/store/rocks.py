@@ -6,19 +6,19 @@ This file puts the parts together; why RocksDB and what it costs: docs/decisions
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from node.errors import DirectoryDamaged, RingError, StoreFull, Unavailable
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, Name
 from node.store.committer import Committer
 from node.store.directory import Directory
 from node.store.engine import Engine, EngineError, Iterator, NotOpen, is_full
-from node.store.interface import Batch, Cursor, Record
-from node.store.names import note_name, note_of, notes_range, ranges_of, record_name, record_of
+from node.store.interface import Batch, Record
+from node.store.names import RECORD, note_name, note_of, notes_range, ranges_of, record_name, record_of
 from node.store.reader import Reader
 
 T = TypeVar("T")
@@ -60,20 +60,19 @@ class RocksStore:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    async def get(self, position: Identifier, key: bytes) -> bytes | None:
+    async def get(self, name: Name) -> bytes | None:
         """See `Store.get`."""
-        return await self._read(partial(self._reader.get, record_name(position, key)))
+        return await self._read(partial(self._reader.get, record_name(name)))
 
-    async def get_many(self, wanted: list[tuple[Identifier, bytes]]) -> list[bytes | None]:
+    async def get_many(self, names: Sequence[Name]) -> list[bytes | None]:
         """See `Store.get_many`."""
-        names = [record_name(position, key) for position, key in wanted]
-        return await self._read(partial(self._reader.get_many, names))
+        return await self._read(partial(self._reader.get_many, [RECORD + name for name in names]))
 
-    def peek_many(self, wanted: list[tuple[Identifier, bytes]]) -> list[bytes | None] | None:
+    def peek_many(self, names: Sequence[Name]) -> list[bytes | None] | None:
         """See `Store.peek_many`."""
         self._check_open()
         try:
-            return self._reader.peek_many([record_name(position, key) for position, key in wanted])
+            return self._reader.peek_many([RECORD + name for name in names])
         except EngineError:
             return None  # who waits for it is told why
 
@@ -166,7 +165,7 @@ class RocksSnapshot:
         self._iterator = iterator
         self._on_scanner = on_scanner
 
-    async def scan(self, arc: Arc, after: Cursor | None, limit: int) -> tuple[list[Record], Cursor | None]:
+    async def scan(self, arc: Arc, after: Name | None, limit: int) -> tuple[list[Record], Name | None]:
         """See `Snapshot.scan`. Raises Unavailable if the disk fails or the store was opened anew: begin again."""
         return await self._work(lambda: self._scanned(arc, after, limit))
 
@@ -190,14 +189,14 @@ class RocksSnapshot:
         except EngineError as error:
             raise _unreadable(error) from None
 
-    def _scanned(self, arc: Arc, after: Cursor | None, limit: int) -> tuple[list[Record], Cursor | None]:
+    def _scanned(self, arc: Arc, after: Name | None, limit: int) -> tuple[list[Record], Name | None]:
         records: list[Record] = []
         size = 0
         for start, end in ranges_of(arc, after):
             name = self._iterator.seek(start)
             while name is not None and name < end:
                 if records and size >= limit:
-                    return records, Cursor(records[-1].position, records[-1].key)
+                    return records, records[-1].name
                 record = record_of(name, self._iterator.content())
                 records.append(record)
                 size += len(name) + len(record.body)

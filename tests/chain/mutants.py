@@ -18,7 +18,7 @@ from node.chain.replicas import Replicas
 from node.chain.ring_map import Entry, Life, RingMap
 from node.data import Version
 from node.errors import Moved, NotServing
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, name_of
 from node.register.keepers import Keepers
 from node.replication import node as ring_node
 from node.replication.identity import BOOT, Identity, recognized
@@ -27,11 +27,11 @@ from node.simulation.loop import run
 
 
 async def _read_checking_first(self: Chains, question: Read) -> tuple[bytes | None, ...]:
-    names = tuple((Identifier.of_key(key), key) for key in question.keys)
+    names = tuple(map(name_of, question.keys))
     await self._lease.obtain()
     replica = self._holding(names)
     self._check_answers(replica, replica.is_tail)
-    bodies = await replica.store.get_many(list(names))
+    bodies = await replica.store.get_many(names)
     return tuple(bodies)
 
 

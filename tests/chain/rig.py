@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from random import Random
 
 from node.chain.cartography import Chart
@@ -13,7 +14,7 @@ from node.chain.tending import KEEPERS
 from node.client.atlas import Atlas
 from node.codec import Address, pack, unpack
 from node.errors import RingError
-from node.identifiers import RING, Arc, Identifier
+from node.identifiers import RING, Arc, Identifier, Name
 from node.register.acceptor import Acceptor
 from node.register.keepers import Keepers
 from node.register.messages import Configuration, Keeper, Record
@@ -33,13 +34,13 @@ class SlowStore(MemoryStore):
     stalls = 0.0
     """Share of reads that take up to eight seconds."""
 
-    def peek_many(self, wanted: list[tuple[Identifier, bytes]]) -> None:
+    def peek_many(self, names: Sequence[Name]) -> None:
         return None
 
-    async def get_many(self, wanted: list[tuple[Identifier, bytes]]) -> list[bytes | None]:
+    async def get_many(self, names: Sequence[Name]) -> list[bytes | None]:
         stalls = self._random.random() < self.stalls
         await asyncio.sleep(self._random.uniform(0, 8) if stalls else self._random.expovariate(1 / 0.0005))
-        return await super().get_many(wanted)
+        return await super().get_many(names)
 
 
 class Client:

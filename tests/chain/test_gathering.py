@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from node.chain.gathering import LARGE, PATIENCE, Gathering, Placed
+from node.chain.gathering import LARGE, PATIENCE, Gathering, Named
 from node.codec import unpack
 from node.data import Stored
 from node.errors import BadValue, Unavailable
-from node.identifiers import Identifier
+from node.identifiers import Identifier, Name, name_of
 from node.simulation.faults import CALM, LOSSY
 from node.simulation.loop import run
 from node.simulation.seeds import for_each_seed
@@ -31,20 +31,20 @@ class Far:
 
     def __init__(self) -> None:
         self.questions: list[list[int]] = []
-        self.gathering = Gathering(self._do, lambda placed: placed[1], lambda placed: placed[1] // 100)
+        self.gathering = Gathering(self._do, lambda named: named[1], lambda named: named[1] // 100)
 
-    async def _do(self, placed: Sequence[Placed[int]], results: dict[Identifier, int]) -> None:
-        numbers = [number for _, number in placed]
+    async def _do(self, named: Sequence[Named[int]], results: dict[Name, int]) -> None:
+        numbers = [number for _, number in named]
         self.questions.append(numbers)
         await asyncio.sleep(ROUND_TRIP)
         if 13 in numbers:
             raise BadValue("13 is bad")
-        results.update({position: 2 * number for position, number in placed if number % 10 != 7})
-        if len(results) < len(placed):
+        results.update({name: 2 * number for name, number in named if number % 10 != 7})
+        if len(results) < len(named):
             raise Unavailable("sevens are not to be had")
 
     async def double(self, number: int) -> int:
-        return await self.gathering.one((Identifier(number), number))
+        return await self.gathering.one((b"%d" % number, number))
 
 
 def test_one_caller_alone_waits_for_nothing() -> None:
@@ -186,7 +186,7 @@ def test_an_arc_that_was_split_meanwhile_gives_each_its_result() -> None:
         await asyncio.gather(*(persistently(lambda key=key: client.router.put(key, key)) for key in keys))
         for key in keys:
             holder = next(space for space in ring.spaces.values() if _head_of(ring, key) == space.resident.life)
-            body = await holder.held.store.get(Identifier.of_key(key), key)
+            body = await holder.held.store.get(name_of(key))
             assert body is not None and unpack(Stored, body).value == key
 
     for_each_seed(3, scenario)

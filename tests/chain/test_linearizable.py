@@ -11,7 +11,7 @@ import pytest
 from node.codec import unpack
 from node.data import Stored
 from node.errors import NoQuorum
-from node.identifiers import EVERYTHING, Identifier
+from node.identifiers import EVERYTHING, Identifier, name_of
 from node.simulation.faults import CALM, LOSSY
 from node.simulation.seeds import VARIABLE, for_each_seed
 from tests.chain import chaos as schedules
@@ -95,7 +95,7 @@ def test_a_node_that_was_away_shortly_copies_only_what_it_lacks() -> None:
         for key in keys:
             position = Identifier.of_key(key)
             if any(position in replica.arc for replica in replicas):
-                body = await ring.space(hosts[3]).held.store.get(position, key)
+                body = await ring.space(hosts[3]).held.store.get(name_of(key))
                 value = unpack(Stored, body).value if body is not None else None
                 assert value == (b"old" if key not in changed else b"new" if key in changed[:4] else None)
 

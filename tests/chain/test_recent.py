@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from node.chain.messages import Change, Command, Outcome
 from node.chain.recent import AT_LEAST, KEPT, Recent
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, Identifier, name_at, position_of
 
 WHOLE = Arc(Identifier(0), Identifier(100))
 HERE, THERE = WHOLE.split(Identifier(50))
 
 
 def command(sequence: int, *positions: int) -> Command:
-    changes = tuple(Change(Identifier(position), b"%d" % position, b"") for position in positions)
+    changes = tuple(Change(name_at(Identifier(position), b"%d" % position), b"") for position in positions)
     return Command((1, sequence), None, changes, Outcome())
 
 
 def told(recent: Recent, arc: Arc, after: int, upto: int = 99) -> list[tuple[int, int]]:
-    return sorted((version[1], int(change.position)) for version, change in recent.after(arc, (1, after), (1, upto)))
+    events = recent.after(arc, (1, after), (1, upto))
+    return sorted((version[1], int(position_of(change.name))) for version, change in events)
 
 
 def test_what_came_after_is_told_by_arc() -> None:

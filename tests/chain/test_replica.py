@@ -15,7 +15,7 @@ from node.chain.ring_map import Entry
 from node.codec import pack
 from node.data import Stored
 from node.errors import Moved, StoreFull
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, Identifier, name_of
 from node.simulation.loop import run
 from node.store.memory import MemoryDisk, MemoryStore
 
@@ -28,7 +28,7 @@ def operation(number: int, slot: int = 0) -> Operation:
 
 
 def command(version: tuple[int, int], number: int, key: bytes = b"k", slot: int = 0) -> Command:
-    change = Change(Identifier.of_key(key), key, pack(Stored(version, b"%d" % number)))
+    change = Change(name_of(key), pack(Stored(version, b"%d" % number)))
     return Command(version, operation(number, slot), (change,), Outcome())
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from node.errors import RingError
 from node.eventual.commons import Commons
-from node.eventual.shelf import name_of
+from node.identifiers import name_of
 from node.replication.arrival import StartOptions
 from node.simulation.faults import CALM, LOSSY, Faults
 from node.simulation.process import Crashed

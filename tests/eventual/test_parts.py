@@ -15,7 +15,7 @@ from node.errors import BadValue, Overloaded
 from node.eventual.agreed_time import MICROS, AgreedTime
 from node.eventual.cells import Cell, Written, context_of, merge
 from node.eventual.messages import Deposit
-from node.eventual.shelf import BUCKETS, Shelf, divided, name_of
+from node.eventual.shelf import BUCKETS, Shelf, divided
 from node.eventual.stamps import HybridClock, Stamp
 from node.identifiers import EVERYTHING, RING, Arc, Identifier
 from node.settings import Settings
@@ -124,7 +124,7 @@ def test_sums_tell_what_is_held_of_any_arc_also_after_a_restart() -> None:
         again = await shelf_of(disk)
         for _ in range(30):
             arc = Arc(Identifier(random.randrange(RING)), Identifier(random.randrange(RING)))
-            inside = [n for n, key in enumerate(keys) if name_of(key)[0] in arc]
+            inside = [n for n, key in enumerate(keys) if Identifier.of_key(key) in arc]
             total = await shelf.sum(arc)
             assert (total.records, total.living) == (len(inside), sum(n % 3 > 0 for n in inside))
             assert total == await again.sum(arc)
@@ -191,6 +191,6 @@ def test_only_what_is_still_as_listed_is_dropped() -> None:
         await shelf.drop(listed.items())
         assert [bool(cell) for cell in await shelf.read([b"one", b"other"])] == [False, True]
         assert (await shelf.sum(EVERYTHING)).records == 1
-        assert shelf.next_held(0) == int(name_of(b"other")[0]) // (RING // BUCKETS) * (RING // BUCKETS)
+        assert shelf.next_held(0) == int(Identifier.of_key(b"other")) // (RING // BUCKETS) * (RING // BUCKETS)
 
     run(scenario())

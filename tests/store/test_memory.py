@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from node.errors import StoreFull
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, Identifier, name_at
 from node.simulation.loop import run
 from node.store.interface import Batch
 from node.store.memory import MemoryDisk, MemoryStore
@@ -18,8 +18,8 @@ EVERYTHING = Arc(Identifier(0), Identifier(0))
 
 def batch(n: int) -> Batch:
     made = Batch()
-    made.put(Identifier(n), b"a", b"v")
-    made.put(Identifier(n), b"b", b"v")
+    made.put(name_at(Identifier(n), b"a"), b"v")
+    made.put(name_at(Identifier(n), b"b"), b"v")
     made.note("last", b"%d" % n)
     return made
 
@@ -42,7 +42,7 @@ def test_a_crash_loses_the_tail_that_was_not_durable_and_nothing_else(seed: int)
         assert await again.count(EVERYTHING) == 2 * done, "and it does not come back"
         assert await again.read_note("last") == (b"%d" % (done - 1) if done else None)
         await again.commit(batch(99))
-        assert await again.get(Identifier(99), b"b") == b"v"
+        assert await again.get(name_at(Identifier(99), b"b")) == b"v"
         return done
 
     done = run(scenario(), seed=seed)
@@ -58,12 +58,12 @@ def test_a_full_disk_refuses_commits_whole_and_serves_reads() -> None:
         disk.full = True
         with pytest.raises(StoreFull):
             await store.commit(batch(2))
-        assert await store.get(Identifier(1), b"a") == b"v"
-        assert await store.get(Identifier(2), b"a") is None
+        assert await store.get(name_at(Identifier(1), b"a")) == b"v"
+        assert await store.get(name_at(Identifier(2), b"a")) is None
         assert await store.read_note("last") == b"1"
         disk.full = False
         await store.commit(batch(2))
-        assert await store.get(Identifier(2), b"a") == b"v"
+        assert await store.get(name_at(Identifier(2), b"a")) == b"v"
         disk.full = True
         await store.close()
 

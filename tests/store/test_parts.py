@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from node.errors import OutcomeUnknown, RingError, StoreFull
-from node.identifiers import Identifier
+from node.identifiers import Identifier, name_at
 from node.store.committer import Committer, Stalled
 from node.store.interface import Batch
 from node.store.names import Step
@@ -48,7 +48,7 @@ class Disk:
 
 def batch(n: int) -> Batch:
     made = Batch()
-    made.put(Identifier(n), b"k", b"v")
+    made.put(name_at(Identifier(n), b"k"), b"v")
     return made
 
 
@@ -104,7 +104,7 @@ def test_a_batch_that_cannot_be_stored_harms_only_itself() -> None:
         disk = Disk()
         committer = Committer(disk, asyncio.get_running_loop())
         bad = batch(1)
-        bad.put(Identifier(2), b"k", None)  # type: ignore[arg-type]
+        bad.put(name_at(Identifier(2), b"k"), None)  # type: ignore[arg-type]
         outcomes = await asyncio.gather(*map(committer.commit, (batch(0), bad, batch(3))), return_exceptions=True)
         assert outcomes[0] is None and isinstance(outcomes[1], TypeError) and outcomes[2] is None
         assert sum(map(len, disk.wrote)) == 2, "nothing of it was written"
@@ -127,7 +127,7 @@ def test_what_need_not_reach_the_disk_is_done_without_the_thread() -> None:
         assert all(committer.commit(batch(n)).done() for n in range(3))  # type: ignore[attr-defined]
         await committer.commit(batch(3), to_disk=True)
         large = Batch()
-        large.put(Identifier(4), b"k", bytes(1_000_000))
+        large.put(name_at(Identifier(4), b"k"), bytes(1_000_000))
         await committer.commit(large)
         assert disk.done == [*["at once", "flush"] * 3, "write", "sync", "write", "flush"]
         await committer.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import BadUsage, DirectoryDamaged, DirectoryInUse, Unavailable
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, Identifier, key_in, name_at, position_of
 from node.store.interface import Batch
 from node.store.rocks import open_store
 
@@ -21,7 +21,7 @@ EVERYTHING = Arc(Identifier(0), Identifier(0))
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from node.identifiers import Identifier
+from node.identifiers import Identifier, name_at
 from node.store.interface import Batch
 from node.store.rocks import open_store
 
@@ -31,7 +31,7 @@ async def main():
     async def one(n):
         batch = Batch()
         for half in (b"a", b"b"):
-            batch.put(Identifier(n), half, b"x" * 100)
+            batch.put(name_at(Identifier(n), half), b"x" * 100)
         await store.commit(batch)
         print(n, flush=True)
     n = 0
@@ -61,7 +61,7 @@ def test_every_acknowledged_batch_survives_kill_and_none_is_there_by_half(tmp_pa
         await store.close()
         halves: dict[int, set[bytes]] = {}
         for record in records:
-            halves.setdefault(int(record.position), set()).add(record.key)
+            halves.setdefault(int(position_of(record.name)), set()).add(key_in(record.name))
         assert set(acknowledged) <= set(halves)
         assert all(found == {b"a", b"b"} for found in halves.values())
 
@@ -72,7 +72,7 @@ FILL = """
 import asyncio, os, resource, signal, sys
 from pathlib import Path
 from node.errors import StoreFull
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, Identifier, name_at
 from node.store.interface import Batch
 from node.store.rocks import open_store
 
@@ -92,7 +92,7 @@ async def main():
     async def put(n, size=20_000):
         batch = Batch()
         for half in (b"a", b"b"):
-            batch.put(Identifier(n), half, bytes([n % 256]) * size)
+            batch.put(name_at(Identifier(n), half), bytes([n % 256]) * size)
         try:
             await store.commit(batch)
         except StoreFull as error:
@@ -112,7 +112,7 @@ async def main():
         n += 8
     assert counts["refused"], "it never got full"
     for _ in range(5):
-        assert await store.get(Identifier(0), b"a") == bytes(20_000)
+        assert await store.get(name_at(Identifier(0), b"a")) == bytes(20_000)
         assert await store.count(EVERYTHING) >= 2
         await put(n)
         n += 1
@@ -124,8 +124,8 @@ async def main():
     await put(n, 100)
     await put(n + 1, 100)
     assert counts["stored"] == before + 2, "there is room, and it does not write"
-    assert await store.get(Identifier(n), b"b") is not None
-    assert await store.get(Identifier(0), b"a") == bytes(20_000)
+    assert await store.get(name_at(Identifier(n), b"b")) is not None
+    assert await store.get(name_at(Identifier(0), b"a")) == bytes(20_000)
     told.close()
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -135,7 +135,7 @@ asyncio.run(main())
 CHECK = """
 import asyncio, sys
 from pathlib import Path
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, Identifier, key_in, position_of
 from node.store.rocks import open_store
 
 async def main():
@@ -144,7 +144,7 @@ async def main():
     records, _ = await snapshot.scan(Arc(Identifier(0), Identifier(0)), None, 1 << 30)
     halves = {}
     for record in records:
-        halves.setdefault(int(record.position), []).append(record.key)
+        halves.setdefault(int(position_of(record.name)), []).append(key_in(record.name))
     assert all(each == [b"a", b"b"] for each in halves.values())
     told = [line.split() for line in open(sys.argv[2])]
     for outcome, n in told:
@@ -216,7 +216,7 @@ def test_a_damaged_store_says_so_and_lets_go_of_the_directory(tmp_path: Path) ->
     async def make() -> None:
         store = await open_store(tmp_path / "data")
         batch = Batch()
-        batch.put(Identifier(1), b"k", b"v")
+        batch.put(name_at(Identifier(1), b"k"), b"v")
         await store.commit(batch)
         await store.close()
 
@@ -233,7 +233,7 @@ def test_a_scan_that_meets_a_damaged_block_fails_and_does_not_end_early(tmp_path
         for n in range(20):
             batch = Batch()
             for i in range(1000):
-                batch.put(Identifier.of_key(b"%d/%d" % (n, i)), b"k", os.urandom(100))
+                batch.put(name_at(Identifier.of_key(b"%d/%d" % (n, i)), b"k"), os.urandom(100))
             await store.commit(batch)
         await store.close()
         for table in (tmp_path / "data" / "db").glob("*.sst"):
@@ -257,21 +257,21 @@ def test_what_no_cache_holds_is_read_from_disk(tmp_path: Path) -> None:
         store = await open_store(tmp_path / "data")
         batch = Batch()
         for n in range(5000):
-            batch.put(Identifier(n), b"k", b"old%d" % n)
+            batch.put(name_at(Identifier(n), b"k"), b"old%d" % n)
         await store.commit(batch)
         await store.close()
         store = await open_store(tmp_path / "data")
         change = Batch()
-        change.put(Identifier(7), b"k", b"new")
-        change.delete(Identifier(8), b"k")
+        change.put(name_at(Identifier(7), b"k"), b"new")
+        change.delete(name_at(Identifier(8), b"k"))
         change.delete_arc(Arc(Identifier(9), Identifier(20)))
         await store.commit(change)
         expected = [b"old%d" % n for n in range(5000)] + [None] * 10
         expected[7:21] = [b"new", None, b"old9", *[None] * 11]
-        names = [(Identifier(n), b"k") for n in range(5010)]
-        assert await asyncio.gather(*(store.get(*name) for name in names[:300])) == expected[:300]
+        names = [name_at(Identifier(n), b"k") for n in range(5010)]
+        assert await asyncio.gather(*(store.get(name) for name in names[:300])) == expected[:300]
         for some in (names, names[:100], names[4990:]):
-            assert await store.get_many(some) == [expected[int(position)] for position, _ in some]
+            assert await store.get_many(some) == [expected[position_of(name)] for name in some]
         await store.close()
 
     asyncio.run(scenario())
@@ -286,7 +286,7 @@ def test_closing_ends_open_snapshots_and_frees_the_directory(tmp_path: Path) -> 
         with pytest.raises(Unavailable):
             await snapshot.scan(EVERYTHING, None, 1)
         with pytest.raises(Unavailable):
-            await store.get(Identifier(1), b"k")
+            await store.get(name_at(Identifier(1), b"k"))
         await (await open_store(tmp_path / "data")).close()
 
     asyncio.run(scenario())

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from node.errors import Unavailable
-from node.identifiers import RING, Arc, Identifier
-from node.store.interface import Batch, Cursor, Record, Store
+from node.identifiers import RING, Arc, Identifier, Name, key_in, name_at, position_of
+from node.store.interface import Batch, Record, Store
 from node.store.memory import MemoryDisk, MemoryStore
 from node.store.rocks import open_store
 
@@ -67,7 +67,7 @@ def at(point: int) -> Identifier:
 def putting(*records: tuple[int, bytes, bytes]) -> Batch:
     batch = Batch()
     for point, key, body in records:
-        batch.put(at(point), key, body)
+        batch.put(name_at(at(point), key), body)
     return batch
 
 
@@ -75,7 +75,7 @@ async def content(store: Store, arc: Arc = EVERYTHING, limit: int = 1 << 20) -> 
     """Everything in an arc, chunk by chunk."""
     snapshot = await store.snapshot()
     found: list[Record] = []
-    after: Cursor | None = None
+    after: Name | None = None
     while True:
         chunk, after = await snapshot.scan(arc, after, limit)
         found += chunk
@@ -86,16 +86,17 @@ async def content(store: Store, arc: Arc = EVERYTHING, limit: int = 1 << 20) -> 
 
 def test_what_is_committed_is_read(disk: Any) -> None:
     async def scenario(store: Store) -> None:
-        assert await store.get(at(1), b"k") is None
+        assert await store.get(name_at(at(1), b"k")) is None
         await store.commit(putting((1, b"k", b"v"), (1, b"", b"empty key"), (-1, b"k", b"last")))
-        assert await store.get(at(1), b"k") == b"v"
-        assert await store.get_many([(at(1), b""), (at(2), b"k"), (at(-1), b"k")]) == [b"empty key", None, b"last"]
+        assert await store.get(name_at(at(1), b"k")) == b"v"
+        names = [name_at(at(1), b""), name_at(at(2), b"k"), name_at(at(-1), b"k")]
+        assert await store.get_many(names) == [b"empty key", None, b"last"]
         assert await store.get_many([]) == []
         removal = Batch()
-        removal.delete(at(1), b"k")
-        removal.delete(at(7), b"never there")
+        removal.delete(name_at(at(1), b"k"))
+        removal.delete(name_at(at(7), b"never there"))
         await store.commit(removal)
-        assert await store.get(at(1), b"k") is None
+        assert await store.get(name_at(at(1), b"k")) is None
 
     run(disk, scenario)
 
@@ -103,7 +104,7 @@ def test_what_is_committed_is_read(disk: Any) -> None:
 def test_the_order_of_calls_is_the_order_of_commits(disk: Any) -> None:
     async def scenario(store: Store) -> None:
         await asyncio.gather(*(store.commit(putting((5, b"k", b"%d" % n))) for n in range(200)))
-        assert await store.get(at(5), b"k") == b"199"
+        assert await store.get(name_at(at(5), b"k")) == b"199"
 
     run(disk, scenario)
 
@@ -112,10 +113,10 @@ def test_the_order_in_a_batch_counts(disk: Any) -> None:
     async def scenario(store: Store) -> None:
         batch = putting((5, b"gone", b"1"))
         batch.delete_arc(EVERYTHING)
-        batch.put(at(5), b"kept", b"2")
+        batch.put(name_at(at(5), b"kept"), b"2")
         batch.note("holdings", b"n")
         await store.commit(batch)
-        assert [r.key for r in await content(store)] == [b"kept"]
+        assert [key_in(r.name) for r in await content(store)] == [b"kept"]
         assert await store.read_note("holdings") == b"n", "notes are in no arc"
 
     run(disk, scenario)
@@ -128,7 +129,7 @@ def test_an_arc_is_scanned_counted_and_deleted_clockwise_from_its_start(disk: An
         await store.commit(putting(*((p, b"k%d" % p, b"x" * 50) for p in points)))
         inside = sorted((at(p) for p in points if at(p) in arc), key=lambda p: arc.start.distance_to(p) or RING)
         for limit in (1, 200, 1 << 20):
-            assert [record.position for record in await content(store, arc, limit)] == inside
+            assert [position_of(record.name) for record in await content(store, arc, limit)] == inside
         assert await store.count(arc) == len(inside)
         batch = Batch()
         batch.delete_arc(arc)
@@ -145,7 +146,7 @@ def test_a_snapshot_is_one_moment(disk: Any) -> None:
         snapshot = await store.snapshot()
         first, after = await snapshot.scan(EVERYTHING, None, 100)
         change = putting((50, b"k", b"new"), (50, b"l", b"new"))
-        change.delete(at(60), b"k")
+        change.delete(name_at(at(60), b"k"))
         await store.commit(change)
         rest: list[Record] = []
         while after is not None:
@@ -164,7 +165,7 @@ def test_a_cancelled_commit_does_not_disturb_the_others(disk: Any) -> None:
         one, two = (asyncio.ensure_future(store.commit(putting((n, b"k", b"v")))) for n in (1, 2))
         one.cancel()
         await two
-        assert await store.get(at(2), b"k") == b"v"
+        assert await store.get(name_at(at(2), b"k")) == b"v"
 
     run(disk, scenario)
 
@@ -176,7 +177,7 @@ def test_it_is_all_there_after_closing_and_opening(disk: Any) -> None:
         await store.commit(batch)
 
     async def read(store: Store) -> None:
-        assert await store.get(at(1), b"k") == b"v" * 100_000
+        assert await store.get(name_at(at(1), b"k")) == b"v" * 100_000
         assert await store.read_note("identity") == b"me"
         assert await store.read_note("other") is None
 
@@ -189,7 +190,7 @@ def test_notes_are_found_by_prefix_and_forgotten(disk: Any) -> None:
         batch = Batch()
         for name in ("log/2/a", "log/10/b", "log/1", "logs", "lo", "é"):
             batch.note(name, name.encode())
-        batch.put(Identifier(1), b"log/3", b"no note")
+        batch.put(name_at(Identifier(1), b"log/3"), b"no note")
         await store.commit(batch)
         assert list((await store.read_notes("log/")).items()) == [
             (n, n.encode()) for n in ("log/1", "log/10/b", "log/2/a")
@@ -201,7 +202,7 @@ def test_notes_are_found_by_prefix_and_forgotten(disk: Any) -> None:
         batch.note("log/2/new", b"behind")
         await store.commit(batch)
         assert list(await store.read_notes("")) == ["lo", "log/10/b", "log/2/new", "logs", "é"]
-        assert await store.get(Identifier(1), b"log/3") == b"no note"
+        assert await store.get(name_at(Identifier(1), b"log/3")) == b"no note"
 
     run(disk, scenario)
 
@@ -210,7 +211,7 @@ def test_the_largest_record(disk: Any) -> None:
     async def scenario(store: Store) -> None:
         body = b"x" * (4 << 20)
         await store.commit(putting((1, b"k" * 4096, body), (2, b"k", body)))
-        assert await store.get(at(1), b"k" * 4096) == body
+        assert await store.get(name_at(at(1), b"k" * 4096)) == body
         snapshot = await store.snapshot()
         first, after = await snapshot.scan(EVERYTHING, None, 1 << 20)
         assert len(first) == 1
@@ -225,9 +226,9 @@ def test_a_batch_is_taken_in_as_it_is_when_committed(disk: Any) -> None:
     async def scenario(store: Store) -> None:
         batch = putting((1, b"k", b"v"))
         done = store.commit(batch)
-        batch.delete(at(1), b"k")
+        batch.delete(name_at(at(1), b"k"))
         await done
-        assert await store.get(at(1), b"k") == b"v"
+        assert await store.get(name_at(at(1), b"k")) == b"v"
 
     run(disk, scenario)
 
@@ -275,10 +276,10 @@ def test_it_behaves_as_a_dictionary(disk: Any, batches: list[list[tuple[Any, ...
         for kind, *what in changes:
             match kind:
                 case "put":
-                    batch.put(at(what[0]), what[1], what[2])
+                    batch.put(name_at(at(what[0]), what[1]), what[2])
                     model[at(what[0]), what[1]] = what[2]
                 case "delete":
-                    batch.delete(at(what[0]), what[1])
+                    batch.delete(name_at(at(what[0]), what[1]))
                     model.pop((at(what[0]), what[1]), None)
                 case "delete_arc":
                     gone = Arc(at(what[0]), at(what[1]))
@@ -302,11 +303,11 @@ def test_it_behaves_as_a_dictionary(disk: Any, batches: list[list[tuple[Any, ...
         inside = {name: body for name, body in model.items() if name[0] in part}
         order = sorted(inside, key=lambda name: (part.start.distance_to(name[0]) or RING, name[1]))
         found = await content(store, part, limit=30)
-        assert [(r.position, r.key) for r in found] == order
-        assert {(r.position, r.key): r.body for r in found} == inside
+        assert [(position_of(r.name), key_in(r.name)) for r in found] == order
+        assert {(position_of(r.name), key_in(r.name)): r.body for r in found} == inside
         assert await store.count(part) == len(inside)
         names = [(at(point), key) for point in range(-4, 5) for key in (b"", b"\x00", b"a")]
-        assert await store.get_many(names) == [model.get(name) for name in names]
+        assert await store.get_many([name_at(*name) for name in names]) == [model.get(name) for name in names]
         assert {name: await store.read_note(name) for name in notes} == notes
 
     run(disk, write)
