@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
+from itertools import accumulate
 from typing import TypeVar
 
 from node.errors import OutcomeUnknown, RingError
@@ -19,6 +22,12 @@ VOLUME = 1 * MIB
 who answers work at the same time."""
 
 
+def fitting(bodies: Iterable[bytes | None], most: int) -> int:
+    """How many of these, from the first on, have at most so many bytes together; at least one."""
+    sizes = accumulate([len(body) if body is not None else 0 for body in bodies])
+    return max(bisect_right(list(sizes), most), 1)
+
+
 def _one(_: object) -> int:
     return 0
 
@@ -28,16 +37,18 @@ def portions(
 ) -> Iterator[list[T]]:
     """Things as they go into one question each: of one group, not too many, and not too large together. A portion comes
     as soon as it is full."""
-    filling: dict[Hashable, tuple[list[T], int]] = {}
+    filling: defaultdict[Hashable, list[T]] = defaultdict(list)
+    volumes: defaultdict[Hashable, int] = defaultdict(int)
     for thing in things:
         group, size = group_of(thing), size_of(thing)
-        portion, volume = filling.get(group) or ([], 0)
-        if portion and (len(portion) == MOST or volume + size > VOLUME):
+        portion = filling[group]
+        if portion and (len(portion) == MOST or volumes[group] + size > VOLUME):
             yield portion
-            portion, volume = [], 0
+            portion = filling[group] = []
+            volumes[group] = 0
         portion.append(thing)
-        filling[group] = portion, volume + size
-    yield from [portion for portion, _ in filling.values()]
+        volumes[group] += size
+    yield from filling.values()
 
 
 async def all_of(works: Iterable[Awaitable[A]]) -> list[A]:

@@ -7,6 +7,7 @@ what arrives from the network may pretend.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -16,6 +17,8 @@ from node.settings import Settings
 
 SYSTEM = b"\xc1rpychord/"
 """Keys that begin so are the ring's own. No text does: the first byte occurs in no UTF-8."""
+_AS_THEY_ARE = frozenset((bytes, str, float, bool, type(None)))
+"""Types that msgpack has."""
 _BIG_INTEGER = 1
 _TUPLE = 2
 DEPTH = 64
@@ -48,7 +51,7 @@ def key_of(key: Any, settings: Settings) -> bytes:
 def _outgoing(value: Any, depth: int) -> Any:
     """The value with what msgpack lacks put into extensions; refuses everything that is not a plain value."""
     kind = type(value)
-    if kind in (bytes, str, float, bool, type(None)):
+    if kind in _AS_THEY_ARE:
         return value
     if kind is int:
         if -(1 << 63) <= value < 1 << 64:
@@ -77,13 +80,14 @@ def _incoming(code: int, content: memoryview) -> Any:
     raise ValueError(f"extension {code}")
 
 
+_encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(ext_hook=_incoming)
 
 
 def pack_value(value: Any, settings: Settings) -> bytes:
     """The stored form. Raises BadValue for a type that is not stored or more than `settings.max_value` bytes."""
     try:
-        packed = msgspec.msgpack.encode(_outgoing(value, 0))
+        packed = _encode(value if type(value) in _AS_THEY_ARE else _outgoing(value, 0))
     except (UnicodeEncodeError, TypeError) as error:
         raise BadValue(f"the value cannot be stored: {error}: send valid text, or bytes") from None
     if len(packed) > settings.max_value:
@@ -100,11 +104,13 @@ def unpack_value(packed: bytes) -> Any:
         raise BadValue(f"what is stored here is no value ({error}): put another in its place, or delete it") from None
 
 
-def check_sizes(key: bytes, value: bytes | None, settings: Settings) -> None:
+def check_sizes(pairs: Iterable[tuple[bytes, bytes | None]], settings: Settings) -> None:
     """Raises BadValue for a key or a packed value larger than those that are stored."""
-    if len(key) > settings.max_key or len(value or b"") > settings.max_value:
-        most = f"{settings.max_key} and {settings.max_value}"
-        raise BadValue(f"a key of {len(key)} bytes and a value of {len(value or b'')}: send at most {most}")
+    max_key, max_value = settings.max_key, settings.max_value
+    for key, value in pairs:
+        if len(key) > max_key or len(value or b"") > max_value:
+            sizes = f"a key of {len(key)} bytes and a value of {len(value or b'')}"
+            raise BadValue(f"{sizes}: send at most {max_key} and {max_value}")
 
 
 def readable(key: bytes) -> str | bytes:

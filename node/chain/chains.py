@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
 
+from node.batches import fitting
 from node.chain import ordering
 from node.chain.lease import Lease
 from node.chain.links import Links
@@ -95,7 +96,7 @@ class Chains:
     def _read(self, replica: Replica, bodies: list[bytes | None]) -> tuple[bytes | None, ...]:
         """What was just read and is durable, as an answer. Raises NotServing."""
         self._check_answers(replica, replica.is_tail, len(bodies))
-        answered = _fitting(bodies)
+        answered = bodies[: fitting(bodies, ANSWER)]
         self.traffic.straight += len(answered)
         return tuple([body if body is None or is_lasting(body) or self._stored(body) else None for body in answered])
 
@@ -176,8 +177,7 @@ class Chains:
         Raises Moved, NotServing, Overloaded, StoreFull; OutcomeUnknown if it was ordered and the rest
         of the chain did not confirm it in time.
         """
-        for edit in question.edits:
-            check_sizes(edit.key, edit.value, self._settings)
+        check_sizes([(edit.key, edit.value) for edit in question.edits], self._settings)
         names = named([edit.key for edit in question.edits])
         edits = tuple(zip(names, question.edits, strict=True))
         asked = tuple([name for name, edit in edits if edit.conditional or edit.value is None])
@@ -197,9 +197,9 @@ class Chains:
         else:
             known = None
         replica.check_room()
-        if any(edit.expires for _, edit in edits):
+        if any([edit.expires for _, edit in edits]):
             replica.lasting = 0
-        if not any(edit.conditional and edit.value is None for _, edit in edits):  # so the expired are removed
+        if existing and not any(edit.conditional and edit.value is None for _, edit in edits):  # so the expired go
             existing = {name: self._living(stored) for name, stored in existing.items()}
         command = ordering.ordered(replica.next_version(), question.operation, edits, existing, known, self._settings)
         await replica.take((command,))
@@ -356,16 +356,6 @@ class _Patience:
             await self._timeout.__aexit__(*raised)  # type: ignore[arg-type]
         except TimeoutError:
             raise self._otherwise from None
-
-
-def _fitting(bodies: list[bytes | None]) -> list[bytes | None]:
-    """As many from the first on as one answer takes."""
-    size = 0
-    for n, body in enumerate(bodies):
-        size += len(body or b"")
-        if size > ANSWER:
-            return bodies[: max(n, 1)]
-    return bodies
 
 
 def _is_watched(question: Watching, key: bytes) -> bool:

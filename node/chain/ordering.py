@@ -51,16 +51,18 @@ def ordered(
         ]
     except BadValue as error:
         return Command(version, operation, (), Outcome(unfit=str(error)), covers)
-    changes: list[Change] = []
-    gone = list(known.outcome.gone) if known is not None else []
-    for (name, edit), value in zip(edits, values, strict=True):
-        if value is not None:
-            changes.append(Change(name, pack(Stored(version, value, edit.expires and edit.expires | 1))))
-        elif existing[name] is not None:
-            changes.append(Change(name, None))
-            gone.append(position_of(name))
+    changes = tuple(
+        [
+            Change(name, pack(Stored(version, value, edit.expires and edit.expires | 1)) if value is not None else None)
+            for (name, edit), value in zip(edits, values, strict=True)
+            if value is not None or existing[name] is not None
+        ]
+    )
+    gone = known.outcome.gone if known is not None else ()
+    if existing:
+        gone += tuple([position_of(change.name) for change in changes if change.body is None])
     total = values[0] if edits[0][1].amount is not None else None
-    return Command(version, operation, tuple(changes), Outcome(tuple(gone), total=total), covers)
+    return Command(version, operation, changes, Outcome(gone, total=total), covers)
 
 
 def _sum(edit: Edit, amount: int | float, stored: Stored | None, settings: Settings) -> bytes:

@@ -20,7 +20,7 @@ from itertools import count
 from typing import Any
 
 from node.chain.history import OVERHEAD, last_of_each_slot, log_name, names_of, remade, size_of, slot_of
-from node.chain.messages import NEVER, Command, Logged, Operation, ReplicaState
+from node.chain.messages import NEVER, Change, Command, Logged, Operation, ReplicaState
 from node.chain.recent import Recent
 from node.chain.ring_map import Entry, Life
 from node.codec import pack, unpack
@@ -91,7 +91,7 @@ class Replica:
         self._unconfirmed = deque(self._log.values())
         """The part of the log that is not known to be stable."""
         self._pending: list[tuple[list[Taken], asyncio.Future[None]]] = []
-        self._latest: dict[Name, tuple[Version, bytes | None]] = {}
+        self._latest: dict[Name, Change] = {}
         """What keys will be once everything ordered is durable."""
         self._superseded = [n for n in self._log if n not in self._answered.values()]
         """Log that only the rest of the chain may still need."""
@@ -163,7 +163,7 @@ class Replica:
                 bodies = dict(zip(names, await self.store.get_many(names), strict=True))
             finally:
                 self.looks.remove(look)
-            ordered = {name: self._latest[name][1] for name in names if name in self._latest}
+            ordered = {name: self._latest[name].body for name in names if name in self._latest}
             if not look.passed or len(ordered) == len(bodies):
                 bodies |= ordered
                 return {name: unpack(Stored, body) if body is not None else None for name, body in bodies.items()}
@@ -218,8 +218,7 @@ class Replica:
             taken.append((command, names, logged))
             if command.operation is not None:
                 self._sessions[slot_of(command.operation)] = logged
-            for name, change in zip(names, command.changes, strict=True):
-                self._latest[name] = version, change.body
+            self._latest.update(zip(names, command.changes, strict=True))
             for look in self.looks:
                 look.passed |= not look.names.isdisjoint(names)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -280,9 +279,10 @@ class Replica:
                 if slot in self._answered:
                     self._superseded.append(self._answered[slot])
                 self._answered[slot] = number
-            for name in names:
-                if (latest := self._latest.get(name)) is not None and latest[0] == command.version:
-                    del self._latest[name]
+            latest = self._latest
+            for change in command.changes:
+                if latest.get(change.name) is change:  # none was ordered for it since
+                    del latest[change.name]
             for watch in self.watches:
                 watch.written |= dict.fromkeys(names)
             self.position = command.version

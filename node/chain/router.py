@@ -264,8 +264,7 @@ class Router:
             await self._run(self._reads, named, answers)
         finally:
             for asked, bodies in answers:
-                for (name, _), stored in zip(asked, unpack_each(Stored, bodies), strict=False):
-                    found[name] = stored
+                found.update(zip([name for name, _ in asked], unpack_each(Stored, bodies), strict=False))
 
     async def _write_each(self, named: Sequence[Named[Edit]], found: dict[Name, Written]) -> None:
         """As `_write`; what became of each edit goes into `found`, of those that are done if this raises."""
@@ -274,8 +273,7 @@ class Router:
             await self._write(named, answers)
         finally:
             for asked, written in answers:
-                for name, _ in asked:
-                    found[name] = written
+                found.update(dict.fromkeys([name for name, _ in asked], written))
 
     async def _write(self, named: Sequence[Named[Edit]], answers: Answers[Edit, Written]) -> None:
         """Do one operation. `answers`: those that have come, if this raises."""
@@ -373,7 +371,7 @@ class Router:
 
 
 def _read(named: Sequence[Named[bytes]], _: None) -> Read:
-    return Read(tuple(key for _, key in named))
+    return Read(tuple([key for _, key in named]))
 
 
 def _unread(asked: Sequence[Named[bytes]], got: Sequence[bytes | None]) -> Sequence[Named[bytes]]:
@@ -384,7 +382,7 @@ def _unread(asked: Sequence[Named[bytes]], got: Sequence[bytes | None]) -> Seque
 
 
 def _write(named: Sequence[Named[Edit]], operation: Operation) -> Write:
-    return Write(operation, tuple(edit for _, edit in named))
+    return Write(operation, tuple([edit for _, edit in named]))
 
 
 def _nothing(named: object, answer: object) -> tuple[()]:

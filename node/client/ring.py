@@ -152,14 +152,17 @@ class AsyncRing:
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, Any]:
         """The values of those of the keys that have one. Raises as `get` does."""
-        named = {key: key_of(key, self._settings) for key in keys}
-        found = await self._operations.get_many(named.values())
-        return {key: unpack_value(stored.value) for key, name in named.items() if (stored := found[name]) is not None}
+        settings = self._settings
+        wanted = {key: key_of(key, settings) for key in keys}
+        found = await self._operations.get_many(wanted.values())
+        return {key: unpack_value(stored.value) for key, name in wanted.items() if (stored := found[name]) is not None}
 
     async def put_many(self, pairs: Mapping[K, Any], *, ttl: float | None = None) -> None:
         """Store many values, each for itself: not all at one moment. Raises as `put` does; the error says how many are
         stored."""
-        await self._operations.put_many((self._pair(key, value) for key, value in pairs.items()), _expiry(ttl))
+        settings = self._settings
+        packed = [(key_of(key, settings), pack_value(value, settings)) for key, value in pairs.items()]
+        await self._operations.put_many(packed, _expiry(ttl))
 
     async def delete_many(self, keys: Iterable[Key]) -> int:
         """Remove keys; how many were there. Raises as `put_many` does."""

@@ -195,8 +195,7 @@ class Commons(Limited):
         return tuple(await side_by_side(lambda pair: self.put(*pair), pairs, SIDE_BY_SIDE))
 
     async def _put_checked(self, pairs: tuple[tuple[bytes, bytes], ...]) -> tuple[Version, ...]:
-        for key, value in pairs:
-            check_sizes(key, value, self._settings)
+        check_sizes(pairs, self._settings)
         return await self._put_many(pairs)
 
     async def delete_many(self, keys: Iterable[bytes]) -> int:

@@ -176,7 +176,7 @@ class Committer:
 
 
 def _size(steps: list[Step]) -> int:
-    return sum([len(part) for step in steps for part in step])
+    return sum([len(step[-1]) for step in steps])
 
 
 def _resolve(answers: list[Answer]) -> None:

@@ -6,6 +6,7 @@ The loop never waits for the disk. A read from memory takes about a microsecond,
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
@@ -21,7 +22,7 @@ Wave = list[tuple[list[bytes], "asyncio.Future[list[bytes | None]]"]]
 class Readable(Protocol):
     """What the reader needs of the engine."""
 
-    def may_get(self, name: bytes) -> tuple[bool, bytes | None]:
+    def look(self, names: Iterable[bytes]) -> list[tuple[bool, bytes | None]]:
         """From memory, without waiting."""
         ...
 
@@ -42,16 +43,13 @@ class Reader:
 
     async def get(self, name: bytes) -> bytes | None:
         """What stands under a name. Raises EngineError."""
-        there, content = self._engine.may_get(name)
-        if content is not None or not there:
-            return content
-        return (await self._from_disk([name]))[0]
+        return (await self.get_many([name]))[0]
 
     async def get_many(self, names: list[bytes]) -> list[bytes | None]:
         """What stands under these names, in their order. Raises EngineError."""
         if len(names) > LARGE:
             return await self._from_disk(names)
-        found = [self._engine.may_get(name) for name in names]
+        found = self._engine.look(names)
         contents = [content for _, content in found]
         missed = [n for n, (there, content) in enumerate(found) if there and content is None]
         if missed:
@@ -63,13 +61,8 @@ class Reader:
         """What stands under these names if memory has it all, else None. Raises EngineError."""
         if len(names) > LARGE:
             return None
-        contents: list[bytes | None] = []
-        for name in names:
-            there, content = self._engine.may_get(name)
-            if there and content is None:
-                return None
-            contents.append(content)
-        return contents
+        found = self._engine.look(names)
+        return None if (True, None) in found else [content for _, content in found]
 
     def close(self) -> None:
         """Wait for reads under way. Not on the loop."""
