@@ -107,6 +107,11 @@ class Committer:
         _resolve([(done, error)])
         return True
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is being written, and the last thing that was is where it should be."""
+        return not self._queued and not self._failed
+
     async def close(self) -> None:
         """Take in nothing more, and wait until all that was taken in is answered."""
         if not self._closed:

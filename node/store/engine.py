@@ -130,8 +130,8 @@ class Engine:
             self._database = Rdict(str(self._path), _options())
 
     def look(self, names: Iterable[bytes]) -> list[tuple[bool, bytes | None]]:
-        """What memory knows of these names, each (True, content), (False, None), or (True, None) if only the disk knows.
-        Never waits. Raises EngineError."""
+        """What memory knows of each of these names: (True, content), (False, None), or (True, None) if only the disk
+        knows. Never waits. Raises EngineError."""
         try:
             may_exist = self._database.key_may_exist
             return [may_exist(name, fetch=True) for name in names]

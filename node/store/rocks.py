@@ -6,7 +6,7 @@ This file puts the parts together; why RocksDB and what it costs: docs/decisions
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ from node.identifiers import Arc, Name
 from node.store.committer import Committer
 from node.store.directory import Directory
 from node.store.engine import Engine, EngineError, Iterator, NotOpen, is_full
+from node.store.hot import HotRecords
 from node.store.interface import Batch, Record
-from node.store.names import RECORD, note_name, note_of, notes_range, ranges_of, record_name, record_of
+from node.store.names import RECORD, note_name, note_of, notes_range, ranges_of, record_of
 from node.store.reader import Reader
 
 T = TypeVar("T")
@@ -51,6 +52,9 @@ class RocksStore:
         self._loop = loop
         self._committer = Committer(self._engine, loop)
         self._reader = Reader(self._engine, loop)
+        self._hot = HotRecords()
+        self._commits = 0
+        """How many have begun."""
         self._scanner = ThreadPoolExecutor(1, "scan")
         self._closing: asyncio.Task[None] | None = None
 
@@ -62,19 +66,43 @@ class RocksStore:
 
     async def get(self, name: Name) -> bytes | None:
         """See `Store.get`."""
-        return await self._read(partial(self._reader.get, record_name(name)))
+        return (await self.get_many([name]))[0]
 
     async def get_many(self, names: Sequence[Name]) -> list[bytes | None]:
         """See `Store.get_many`."""
-        return await self._read(partial(self._reader.get_many, [RECORD + name for name in names]))
+        self._check_open()
+        found = self._hot.find(names)
+        if missed := _missed(names, found):
+            began = self._moment
+            bodies = await self._read(partial(self._reader.get_many, [RECORD + name for name in missed]))
+            self._learn(began, missed, bodies)
+            _fill(found, bodies)
+        return found
 
     def peek_many(self, names: Sequence[Name]) -> list[bytes | None] | None:
         """See `Store.peek_many`."""
         self._check_open()
-        try:
-            return self._reader.peek_many([RECORD + name for name in names])
-        except EngineError:
-            return None  # who waits for it is told why
+        found = self._hot.find(names)
+        if missed := _missed(names, found):
+            try:
+                bodies = self._reader.peek_many([RECORD + name for name in missed])
+            except EngineError:
+                return None  # who waits for it is told why
+            if bodies is None:
+                return None
+            self._learn(self._moment, missed, bodies)
+            _fill(found, bodies)
+        return found
+
+    @property
+    def _moment(self) -> int | None:
+        """The same as long as nothing is being written."""
+        return self._commits if self._committer.quiet else None
+
+    def _learn(self, began: int | None, names: Sequence[Name], bodies: list[bytes | None]) -> None:
+        """Remember what was read from that moment on, if nothing was written meanwhile."""
+        if began is not None and began == self._moment:
+            self._hot.learn(names, bodies)
 
     async def read_note(self, name: str) -> bytes | None:
         """See `Store.read_note`."""
@@ -139,6 +167,8 @@ class RocksStore:
 
     def commit(self, batch: Batch, *, to_disk: bool | None = None) -> Awaitable[None]:
         """See `Store.commit`."""
+        self._commits += 1
+        self._hot.forget(batch)
         return self._committer.commit(batch, to_disk=to_disk)
 
     async def close(self) -> None:
@@ -213,6 +243,17 @@ class RocksSnapshot:
             counted += 1
             name = self._iterator.next()
         return counted, None
+
+
+def _missed(names: Sequence[Name], found: list[bytes | None]) -> list[Name]:
+    """Those of which nothing was found."""
+    return [name for name, body in zip(names, found, strict=True) if body is None] if None in found else []
+
+
+def _fill(found: list[bytes | None], bodies: Iterable[bytes | None]) -> None:
+    """Put these in place of what was not found."""
+    rest = iter(bodies)
+    found[:] = [body if body is not None else next(rest) for body in found]
 
 
 def _unreadable(error: EngineError) -> Unavailable:
