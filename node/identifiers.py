@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha1 as any_sha1
 
 sha1 = partial(any_sha1, usedforsecurity=False)
@@ -145,7 +145,7 @@ class Arc:
 
     def spans(self) -> tuple[tuple[Name, Name | None], ...]:
         """Where the names in it stand: one or two half-open, ascending ranges (first, behind); None: up to the last."""
-        return tuple((Identifier(low).packed, behind(high)) for low, high in self.ranges())
+        return _spans(self)
 
     def overlaps(self, other: Arc) -> bool:
         """Whether any point lies in both."""
@@ -181,6 +181,11 @@ class Arc:
 def behind(point: int) -> Name | None:
     """The first name behind all at this point and before; None where that is the last of the ring."""
     return Identifier(point + 1).packed if point + 1 < RING else None
+
+
+@lru_cache(maxsize=1024)
+def _spans(arc: Arc) -> tuple[tuple[Name, Name | None], ...]:
+    return tuple((Identifier(low).packed, behind(high)) for low, high in arc.ranges())
 
 
 EVERYTHING = Arc(Identifier(0), Identifier(0))

@@ -96,7 +96,7 @@ class Chains:
     def _read(self, replica: Replica, bodies: list[bytes | None]) -> tuple[bytes | None, ...]:
         """What was just read and is durable, as an answer. Raises NotServing."""
         self._check_answers(replica, replica.is_tail, len(bodies))
-        answered = bodies[: fitting(bodies, ANSWER)]
+        answered = bodies[: fitting(bodies, ANSWER)] if len(bodies) > 1 else bodies
         self.traffic.straight += len(answered)
         return tuple([body if body is None or is_lasting(body) or self._stored(body) else None for body in answered])
 
@@ -146,10 +146,9 @@ class Chains:
         return stored
 
     def _holding(self, names: tuple[Name, ...]) -> Replica:
-        position = position_of(names[0])
-        replica = self.replicas.at(position)
-        if replica is None or not replica.arc.holds(names):
-            raise self._astray(position, len(names))
+        replica = self.replicas.holding(names)
+        if replica is None:
+            raise self._astray(position_of(names[0]), len(names))
         return replica
 
     def _holding_all(self, arc: Arc) -> Replica:

@@ -52,7 +52,8 @@ class Gathering(Generic[T, R]):
 
     async def one(self, named: Named[T]) -> R:
         """Do one. Raises what `do` raises."""
-        if self._size_of(named) >= LARGE or not (loop := _loop()):
+        loop = asyncio._get_running_loop()  # None on a thread that began the operation without any
+        if loop is None or self._size_of(named) >= LARGE:
             return await self._alone(named)
         arc = self._arc_of(named)
         if not self._under_way[arc]:
@@ -145,11 +146,3 @@ class _Waiting(Generic[T, R]):
                 question[named[0]] = named, done
                 return
         self.questions.append({named[0]: (named, done)})
-
-
-def _loop() -> asyncio.AbstractEventLoop | None:
-    """The running one; None on a thread that began an operation without any."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import count
 
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ from node.chain.salvage import Held
 from node.codec import pack, unpack
 from node.data import Version
 from node.errors import Moved, StoreFull
-from node.identifiers import EVERYTHING, Arc, Identifier, position_of
+from node.identifiers import EVERYTHING, Arc, Identifier, Name, position_of
 from node.store.interface import Batch, Store
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,12 @@ class Replicas:
 
     def at(self, position: Identifier) -> Replica | None:
         """The replica that holds a position."""
+        return self.holding((position.packed,))
+
+    def holding(self, names: Collection[Name]) -> Replica | None:
+        """The replica that holds all of these."""
         for replica in self._all:
-            if position in replica.arc:
+            if replica.arc.holds(names):
                 return replica
         return None
 

@@ -17,7 +17,6 @@ class Background:
     """One loop, used from any thread but its own."""
 
     def __init__(self) -> None:
-        self._process = os.getpid()
         self.loop = _new_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="ring", daemon=True)
         self._thread.start()
@@ -46,7 +45,7 @@ class Background:
         wrong = ""
         if threading.get_ident() == self._thread.ident:
             wrong = "a Ring is not used in its own callbacks: use the AsyncRing there, or another thread"
-        if os.getpid() != self._process:
+        if self is not _background:
             wrong = "a Ring is not used in another process than it was connected in: connect anew after a fork"
         if wrong:
             work.close()

@@ -227,7 +227,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             limit = self._settings.max_frame
             self._reply_error(seq, RingError(f"the answer is larger than the limit of {limit} bytes: ask for less"))
             return
-        self.wire.send(relay.REPLY, brine.dump(seq), relay.VALUE, *content)
+        self.wire.send(relay.REPLY, relay.dumped_number(seq), relay.VALUE, *content)
 
     def _reply_error(self, seq: int, error: Exception) -> None:
         self.wire.send(EXCEPTION, PAIR, brine.dump(seq), dumped(error))
@@ -365,7 +365,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
                 f"nothing was sent to {self.peer}: " + ("no time is left" if deadline <= 0 else "it is gone")
             )
         seq = self._get_seq_id()
-        ticket = wire.send(relay.REQUEST, brine.dump(seq), *package)
+        ticket = wire.send(relay.REQUEST, relay.dumped_number(seq), *package)
         return await self._calls.answer(seq, ticket, deadline)
 
     async def _until_writable(self, deadline: float) -> float:

@@ -13,8 +13,6 @@ import ssl
 import threading
 import time
 
-from rpyc.core import brine
-
 from node.codec import Address
 from node.errors import OutcomeUnknown, RingError, Unreachable
 from node.remote import relay
@@ -24,7 +22,9 @@ from node.remote.wire import tune, unsent
 from node.settings import Settings
 
 PIECE = 64 * 1024
-"""Bytes taken from the socket at a time."""
+"""Bytes taken from the socket, or given to it, at a time."""
+FULL = (BlockingIOError, ssl.SSLWantWriteError)
+EMPTY = (BlockingIOError, ssl.SSLWantReadError)
 
 
 class Line:
@@ -36,7 +36,7 @@ class Line:
         self._splitter = Splitter(settings.max_frame, settings.max_skip)
         self._seq = 0
         self._longest = settings.operation
-        self._poll = select.poll()
+        self._readable, self._writable = select.poll(), select.poll()
         try:
             self._socket = socket.create_connection((to.host, to.port), deadline)
         except OSError as error:
@@ -48,21 +48,19 @@ class Line:
             except OSError as error:
                 self._socket.close()
                 raise Unreachable(f"{to} and this side do not trust each other: {error}") from None
-        self._poll.register(self._socket, select.POLLIN)
+        self._socket.setblocking(False)
+        self._readable.register(self._socket, select.POLLIN)
+        self._writable.register(self._socket, select.POLLOUT)
 
     def call(self, method: str, payload: bytes, deadline: float) -> bytes:
         """See `node.transport.Transport`; the line is at an end unless it returns or raises what the callee raised."""
         self._seq += 1
         until = time.monotonic() + max(deadline, self._longest)
-        asked = memoryview(frame(relay.REQUEST, brine.dump(self._seq), *relay.package(method, payload)))
+        asked = frame(relay.REQUEST, relay.dumped_number(self._seq), *relay.package(method, payload))
         try:
-            self._socket.settimeout(deadline)
-            rest = asked
-            while rest:
-                _check_time(until)
-                rest = rest[self._socket.send(rest[:PIECE]) :]
+            self._send(asked, deadline, until)
             while (message := self._splitter.take()) is None:
-                if not (data := self._received(len(asked), until)):
+                if not (data := self._received(len(asked), deadline, until)):
                     raise OutcomeUnknown(f"{self._to} ended the connection in the middle of a call")
                 self._splitter.feed(data)
         except (OSError, Garbage) as error:
@@ -72,27 +70,46 @@ class Line:
             raise OutcomeUnknown(f"what {self._to} answered is none to a call")
         return answer[1]
 
-    def _received(self, asked: int, until: float) -> bytes:
+    def _send(self, asked: bytes, deadline: float, until: float) -> None:
+        """Raises TimeoutError if none of it leaves for as long as the deadline, or all of it takes too long."""
+        rest = memoryview(asked)
+        while True:
+            try:
+                gone = self._socket.send(rest[:PIECE])
+                if gone == len(rest):
+                    return
+                rest = rest[gone:]
+            except FULL:
+                if not self._writable.poll(1000 * deadline):
+                    raise TimeoutError("it is not taken") from None
+                _check_time(until)
+
+    def _received(self, asked: int, deadline: float, until: float) -> bytes:
         """What comes next. Raises TimeoutError if nothing comes, and of the bytes asked with nothing leaves either."""
         waiting = asked
         while True:
             _check_time(until)
-            try:
-                return self._socket.recv(PIECE)
-            except TimeoutError:
-                before, waiting = waiting, unsent(self._socket)
-                if waiting >= before:
-                    raise
+            if self._pending() or self._readable.poll(1000 * deadline):
+                try:
+                    return self._socket.recv(PIECE)
+                except EMPTY:  # TLS has said something for itself
+                    continue
+            before, waiting = waiting, unsent(self._socket)
+            if waiting >= before:
+                raise TimeoutError("nothing comes")
+
+    def _pending(self) -> bool:
+        """Whether there is something that TLS has deciphered already."""
+        return type(self._socket) is ssl.SSLSocket and self._socket.pending() > 0
 
     @property
     def stands(self) -> bool:
         """Whether the peer has not ended it, as far as can be seen. Never waits."""
-        if not self._poll.poll(0):
+        if not self._readable.poll(0):
             return True
-        self._socket.settimeout(0)
         try:
             self._socket.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):  # TLS has said something for itself
+        except EMPTY:  # TLS has said something for itself
             return True
         except OSError:
             return False
@@ -139,12 +156,15 @@ class Lines:
         return opened(reply, to)
 
     def _taken(self, to: Address, deadline: float) -> Line:
-        with contextlib.suppress(KeyError, IndexError):
-            while True:
-                line = self._free[to].pop()
-                if line.stands:
-                    return line
-                line.close()
+        free = self._free.get(to)
+        while free:
+            try:
+                line = free.pop()
+            except IndexError:  # another thread took it
+                break
+            if line.stands:
+                return line
+            line.close()
         if self._closed or time.monotonic() < self._not_before.get(to, 0.0):
             raise Unreachable(f"nothing was sent to {to}: it is not asked straight at the moment")
         self._tidy()

@@ -18,6 +18,8 @@ NAME = "call"
 _PAIR = brine.TAG_TUP2
 VALUE = _PAIR + brine.IMM_INTS[consts.LABEL_VALUE]
 REQUEST, REPLY = (brine.I1.pack(kind) + _PAIR for kind in (consts.MSG_REQUEST, consts.MSG_REPLY))
+_INTEGER: bytes = brine.TAG_INT_L1
+_SEVERAL_DIGITS = max(brine.IMM_INTS) + 1
 NO_KEYWORDS = brine.dump((consts.LABEL_VALUE, ()))
 _HEAD = b"".join(
     (
@@ -45,7 +47,17 @@ def package(method: str, payload: bytes) -> tuple[bytes, ...]:
 def dumped(payload: bytes) -> tuple[bytes, ...]:
     """What brine makes of bytes, in parts: long ones are not copied."""
     size = len(payload)
-    return (brine.TAG_STR_L4 + brine.I4.pack(size), payload) if size > 255 else (brine.dump(payload),)
+    if size > 255:
+        return brine.TAG_STR_L4 + brine.I4.pack(size), payload
+    return (brine.TAG_STR_L1 + brine.I1.pack(size) + payload if size > 4 else brine.dump(payload),)
+
+
+def dumped_number(seq: int) -> bytes:
+    """What brine makes of the number of a request."""
+    if seq >= _SEVERAL_DIGITS and len(digits := b"%d" % seq) < 256:
+        return _INTEGER + bytes((len(digits),)) + digits
+    number: bytes = brine.dump(seq)
+    return number
 
 
 def requested(message: bytes) -> tuple[int, str, bytes] | None:

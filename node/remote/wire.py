@@ -162,6 +162,8 @@ class Wire(asyncio.Protocol):
             self._held = None
             self.frames += 1
             owner.take(payload)
+            if not self._splitter.midway:
+                return True
         self._loop.call_soon(self.go_on)
         return False
 

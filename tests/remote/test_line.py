@@ -138,5 +138,5 @@ def test_a_line_that_the_peer_ended_is_seen_not_to_stand() -> None:
         one.call("m", b"", 5)
         assert one.stands
         gone.set()
-        one._poll.poll(5000)
+        one._readable.poll(5000)
         assert not one.stands

@@ -92,3 +92,8 @@ def test_noise_is_read_as_the_long_way_reads_it(noise: bytes) -> None:
             continue
         if type(seq) is int and label == 1 and type(value) is bytes:
             assert found == (seq, value)
+
+
+@pytest.mark.parametrize("number", [0, 7, 159, 160, 161, 12345, 10**20, 10**254, 10**255, 10**300, -1, -200])
+def test_numbers_are_written_as_rpyc_would(number: int) -> None:
+    assert relay.dumped_number(number) == brine.dump(number)

@@ -15,7 +15,7 @@ import pytest
 
 from node.codec import Address, Message, pack, unpack
 from node.errors import Moved, NotAMember, RingError, Unreachable
-from node.identifiers import Identifier
+from node.identifiers import Identifier, name_at
 from node.simulation.clock import EPOCH
 from node.simulation.faults import CALM, LOSSY, STORMY, Faults
 from node.simulation.loop import run, virtual_loop
@@ -467,7 +467,7 @@ def test_a_crash_loses_what_the_disk_had_not_yet_and_keeps_the_rest() -> None:
 
         async def write(key: bytes) -> None:
             batch = Batch()
-            batch.put(Identifier(1), key, b"body")
+            batch.put(name_at(Identifier(1), key), b"body")
             await MemoryStore(host.disk, host.random).commit(batch)
 
         await host.run(write(b"kept"))
@@ -477,7 +477,8 @@ def test_a_crash_loses_what_the_disk_had_not_yet_and_keeps_the_rest() -> None:
         await asyncio.sleep(1)
         host.start()
         reborn = MemoryStore(host.disk, host.random)
-        assert await reborn.get_many([(Identifier(1), b"kept"), (Identifier(1), b"lost")]) == [b"body", None]
+        names = [name_at(Identifier(1), key) for key in (b"kept", b"lost")]
+        assert await reborn.get_many(names) == [b"body", None]
 
     run(main())
 
