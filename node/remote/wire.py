@@ -236,13 +236,12 @@ class Wire(asyncio.Protocol):
 
     def moved(self) -> float:
         """When a part of something large was last seen to come, or to be taken by the peer: the loop's time."""
-        waiting = self._unsent() if self._handed_large else 0
-        if waiting >= LARGE:
+        if self._handed_large:
+            waiting = self._unsent()
             gone, self._gone = self._gone, self._handed - waiting
-            if self._gone > gone:
+            if self._gone > gone:  # the last of it too: this is looked at seldom
                 self._moved = self._loop.time()
-        else:
-            self._handed_large = False
+            self._handed_large = waiting >= LARGE
         return self._moved
 
     def _unsent(self) -> int:

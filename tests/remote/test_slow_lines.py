@@ -13,9 +13,12 @@ import pytest
 
 from node.codec import Address
 from node.errors import OutcomeUnknown
+from node.remote.connection import Connection
+from node.remote.exposure import Exposure
 from node.remote.line import Lines
 from node.remote.listener import Listener
 from node.remote.pool import Pool, answer
+from node.remote.wire import Wire
 from tests.remote.ends import HOST, failure_of, run, settings
 
 pytestmark = pytest.mark.usefixtures("loops")
@@ -101,6 +104,39 @@ def test_large_requests_that_leave_slowly_are_waited_for() -> None:
         async with slowly(2048 * KIB) as (to, _, pool):
             sent = [pool.call(to, "put", bytes(768 * KIB), deadline=0.8) for _ in range(4)]
             assert await asyncio.gather(*sent) == 4 * [b"%d" % (768 * KIB)]
+
+    run(scenario())
+
+
+def test_a_request_that_left_between_two_looks_was_on_its_way_until_the_second() -> None:
+    class Kernel:
+        """Keeps as much as it is told to."""
+
+        keeps = 0
+
+        def __getattr__(self, _: str) -> Any:
+            return lambda *_, **__: None
+
+        def get_write_buffer_size(self) -> int:
+            return self.keeps
+
+        def get_extra_info(self, name: str) -> Any:
+            return self if name == "socket" else None
+
+        def fileno(self) -> int:
+            raise ValueError("no socket")
+
+    async def scenario() -> None:
+        loop, kernel = asyncio.get_running_loop(), Kernel()
+        wire = Wire(Connection(LIMITS, Exposure(None)), LIMITS)
+        wire._transport = kernel  # type: ignore[assignment]
+        kernel.keeps = 768 * KIB
+        wire.send(bytes(kernel.keeps))
+        await asyncio.sleep(0.05)
+        left = loop.time()
+        kernel.keeps = 0
+        assert wire.moved() >= left
+        assert wire.moved() == wire.moved() <= loop.time(), "and nothing is any more"
 
     run(scenario())
 
