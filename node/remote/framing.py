@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 HEADER = struct.Struct("!LB")
 TRAILER = b"\n"
+LARGE = 64 * 1024
+"""Payloads from this size on are kept in the pieces they come in until all are there, and put together once."""
 KEPT = 64
 """First bytes kept of a payload that is too large."""
 KEPT_COMPRESSED = 1024
@@ -45,6 +47,10 @@ class Splitter:
         self._max_skip = max_skip
         self._buffer: bytes | bytearray = b""
         self._at = 0
+        self._pieces: list[bytes] = []
+        """Of a large frame that is not whole, from its header on."""
+        self._lacking = 0
+        """Bytes of it that have not come."""
         self._skip = 0
         self._skipped: TooLarge | None = None
         self._torn = False
@@ -52,21 +58,25 @@ class Splitter:
     @property
     def size(self) -> int:
         """Bytes that are here and have not been taken."""
-        return len(self._buffer) - self._at
+        return len(self._buffer) - self._at + sum(map(len, self._pieces))
 
     def forget(self) -> None:
         """Drop what is here: nobody will take it."""
-        self._buffer, self._at = b"", 0
+        self._buffer, self._at, self._pieces, self._lacking = b"", 0, [], 0
 
     @property
     def midway(self) -> bool:
         """Whether bytes are here that have not been taken: while all that is whole gets taken, a frame has begun."""
-        return self._at < len(self._buffer) or self._skipped is not None
+        return self._at < len(self._buffer) or bool(self._pieces) or self._skipped is not None
 
     def feed(self, data: bytes) -> None:
         """More bytes arrived. Most often they are whole frames: they are kept as they are, without a copy."""
         if self._skip:
             data = self._skip_over(data)
+        elif self._pieces and data:
+            self._pieces.append(data)
+            self._lacking -= len(data)
+            return
         if self._at == len(self._buffer):
             self._buffer, self._at = data, 0
             return
@@ -88,6 +98,8 @@ class Splitter:
         """The next payload that is whole by now, or None. Raises Garbage."""
         if self._skipped is not None:
             return self._take_skipped()
+        if self._pieces:
+            return self._put_together() if self._lacking <= 0 else None
         buffer, start = self._buffer, self._at + HEADER.size
         if len(buffer) < start:
             return None
@@ -98,11 +110,26 @@ class Splitter:
         if compressed > 1:
             raise Garbage("a frame that is neither compressed nor not")
         if len(buffer) <= end:
+            if size >= LARGE:
+                self._pieces = [bytes(memoryview(buffer)[self._at :])]
+                self._lacking = end + 1 - len(buffer)
+                self._buffer, self._at = b"", 0
             return None
         if buffer[end] != TRAILER[0]:
             raise Garbage("a frame without its end")
         payload = buffer[start:end] if type(buffer) is bytes else bytes(memoryview(buffer)[start:end])
         self._at = end + 1
+        return self._inflated(payload) if compressed else payload
+
+    def _put_together(self) -> bytes | TooLarge:
+        """The payload of a large frame, all of which is here, with what came behind it."""
+        first, *others = self._pieces
+        behind = len(self._pieces[-1]) + self._lacking  # where the frame ends in the last piece
+        last, compressed = self._pieces[-1], first[HEADER.size - 1]
+        self._buffer, self._at, self._pieces, self._lacking = last, behind, [], 0
+        if last[behind - 1] != TRAILER[0]:
+            raise Garbage("a frame without its end")
+        payload = b"".join((memoryview(first)[HEADER.size :], *others[:-1], memoryview(last)[: behind - 1]))
         return self._inflated(payload) if compressed else payload
 
     def payloads(self) -> Iterator[bytes | TooLarge]:

@@ -30,6 +30,8 @@ SLICE = 0.005
 """Seconds of such a turn, after the end of the frame in which they run out: a frame can be milliseconds of work."""
 COALESCED = 16 * 1024
 """Bytes gathered at most before they go out."""
+ENCIPHERED = 32 * 1024
+"""Bytes given to TLS at a time: it copies them three times over, which the processor's cache should hold."""
 LARGE = 64 * 1024
 """Bytes that may take a slow line longer than a deadline."""
 
@@ -224,7 +226,8 @@ class Wire(asyncio.Protocol):
             self._outgoing, self._outgoing_size = [], 0
             self.sent = self.queued
             if self._in_records:
-                self._transport.writelines(frames)
+                for each in frames:
+                    self._encipher(each)
             else:
                 self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
             self._handed += size
@@ -233,6 +236,12 @@ class Wire(asyncio.Protocol):
                 self.moved()
         if self._outgoing_size + self._transport.get_write_buffer_size() > self._settings.write_limit:
             self.fail("it does not read what it is sent")
+
+    def _encipher(self, framed: bytes) -> None:
+        assert self._transport is not None
+        whole = memoryview(framed)
+        for at in range(0, len(whole), ENCIPHERED):
+            self._transport.write(whole[at : at + ENCIPHERED])
 
     def moved(self) -> float:
         """When a part of something large was last seen to come, or to be taken by the peer: the loop's time."""
