@@ -44,6 +44,8 @@ class Address(Message, frozen=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+Packed = bytes | memoryview
+"""What `pack` made, or where it is in something larger."""
 PORT = 18861
 """Where a node listens unless told otherwise."""
 
@@ -99,7 +101,7 @@ def pack(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
-def unpack(kind: type[T], payload: bytes) -> T:
+def unpack(kind: type[T], payload: Packed) -> T:
     """The message of type `kind` in `payload`. Raises BadValue if it is anything else."""
     try:
         result: T = _decoder(kind).decode(payload)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from node.codec import Address, pack, unpack
+from node.codec import Address, Packed, pack, unpack
 from node.errors import BadValue, shown
 
 Receiver = Callable[[str, bytes], Awaitable[bytes]]
@@ -23,7 +23,7 @@ A = TypeVar("A")
 class Transport(Protocol):
     """Carries calls to other nodes."""
 
-    async def call(self, to: Address, method: str, payload: bytes, *, deadline: float) -> bytes:
+    async def call(self, to: Address, method: str, payload: bytes, *, deadline: float) -> Packed:
         """Call `method` of the node at `to` and return its packed result, within `deadline` seconds from now.
 
         Raises Unreachable if nothing was sent, OutcomeUnknown if it was sent and no answer came in time or the

@@ -330,7 +330,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             raise BadValue(f"an argument of {name} does not travel ({error}): {WHAT_TO_SEND}") from None
         label, value = _pair(await self._ask(deadline, *package))
         if label == consts.LABEL_VALUE:
-            return value
+            return bytes(value) if type(value) is memoryview else value
         raise RingError(f"{name} of {self.peer} answered with a reference to an object: only plain values are taken")
 
     async def relay(self, method: str, payload: bytes, deadline: float) -> Any:

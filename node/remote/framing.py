@@ -16,6 +16,8 @@ HEADER = struct.Struct("!LB")
 TRAILER = b"\n"
 LARGE = 64 * 1024
 """Payloads from this size on are kept in the pieces they come in until all are there, and put together once."""
+SMALL = 4 * 1024
+"""Pieces smaller than this are put together as they come: each of them costs more than its bytes."""
 KEPT = 64
 """First bytes kept of a payload that is too large."""
 KEPT_COMPRESSED = 1024
@@ -47,10 +49,12 @@ class Splitter:
         self._max_skip = max_skip
         self._buffer: bytes | bytearray = b""
         self._at = 0
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | bytearray] = []
         """Of a large frame that is not whole, from its header on."""
-        self._lacking = 0
-        """Bytes of it that have not come."""
+        self._gathered = 0
+        """Bytes of them."""
+        self._wanted = 0
+        """Bytes of the whole frame."""
         self._skip = 0
         self._skipped: TooLarge | None = None
         self._torn = False
@@ -58,11 +62,11 @@ class Splitter:
     @property
     def size(self) -> int:
         """Bytes that are here and have not been taken."""
-        return len(self._buffer) - self._at + sum(map(len, self._pieces))
+        return len(self._buffer) - self._at + self._gathered
 
     def forget(self) -> None:
         """Drop what is here: nobody will take it."""
-        self._buffer, self._at, self._pieces, self._lacking = b"", 0, [], 0
+        self._buffer, self._at, self._pieces, self._gathered = b"", 0, [], 0
 
     @property
     def midway(self) -> bool:
@@ -74,8 +78,7 @@ class Splitter:
         if self._skip:
             data = self._skip_over(data)
         elif self._pieces and data:
-            self._pieces.append(data)
-            self._lacking -= len(data)
+            self._gather(data)
             return
         if self._at == len(self._buffer):
             self._buffer, self._at = data, 0
@@ -86,6 +89,16 @@ class Splitter:
             self._buffer = bytearray(memoryview(self._buffer)[self._at :])
         self._at = 0
         self._buffer += data
+
+    def _gather(self, data: bytes) -> None:
+        last = self._pieces[-1]
+        if len(data) >= SMALL:
+            self._pieces.append(data)
+        elif type(last) is bytearray and len(last) < LARGE:
+            last += data
+        else:
+            self._pieces.append(bytearray(data))
+        self._gathered += len(data)
 
     def _skip_over(self, data: bytes) -> bytes:
         over = min(self._skip, len(data))
@@ -99,7 +112,7 @@ class Splitter:
         if self._skipped is not None:
             return self._take_skipped()
         if self._pieces:
-            return self._put_together() if self._lacking <= 0 else None
+            return self._put_together() if self._gathered >= self._wanted else None
         buffer, start = self._buffer, self._at + HEADER.size
         if len(buffer) < start:
             return None
@@ -112,7 +125,7 @@ class Splitter:
         if len(buffer) <= end:
             if size >= LARGE:
                 self._pieces = [bytes(memoryview(buffer)[self._at :])]
-                self._lacking = end + 1 - len(buffer)
+                self._gathered, self._wanted = len(buffer) - self._at, end + 1 - self._at
                 self._buffer, self._at = b"", 0
             return None
         if buffer[end] != TRAILER[0]:
@@ -123,14 +136,13 @@ class Splitter:
 
     def _put_together(self) -> bytes | TooLarge:
         """The payload of a large frame, all of which is here, with what came behind it."""
-        first, *others = self._pieces
-        behind = len(self._pieces[-1]) + self._lacking  # where the frame ends in the last piece
-        last, compressed = self._pieces[-1], first[HEADER.size - 1]
-        self._buffer, self._at, self._pieces, self._lacking = last, behind, [], 0
-        if last[behind - 1] != TRAILER[0]:
+        first, *others, last = self._pieces
+        end = len(last) - (self._gathered - self._wanted)  # of the frame, in the last piece
+        self._buffer, self._at, self._pieces, self._gathered = last, end, [], 0
+        if last[end - 1] != TRAILER[0]:
             raise Garbage("a frame without its end")
-        payload = b"".join((memoryview(first)[HEADER.size :], *others[:-1], memoryview(last)[: behind - 1]))
-        return self._inflated(payload) if compressed else payload
+        payload = b"".join((memoryview(first)[HEADER.size :], *others, memoryview(last)[: end - 1]))
+        return self._inflated(payload) if first[HEADER.size - 1] else payload
 
     def payloads(self) -> Iterator[bytes | TooLarge]:
         """The payloads that are whole by now, as they are taken. Raises Garbage."""

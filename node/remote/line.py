@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 
-from node.codec import Address
+from node.codec import Address, Packed
 from node.errors import OutcomeUnknown, RingError, Unreachable
 from node.remote import relay
 from node.remote.framing import Garbage, Splitter, frame
@@ -52,7 +52,7 @@ class Line:
         self._readable.register(self._socket, select.POLLIN)
         self._writable.register(self._socket, select.POLLOUT)
 
-    def call(self, method: str, payload: bytes, deadline: float) -> bytes:
+    def call(self, method: str, payload: bytes, deadline: float) -> Packed:
         """See `node.transport.Transport`; the line is at an end unless it returns or raises what the callee raised."""
         self._seq += 1
         until = time.monotonic() + max(deadline, self._longest)
@@ -142,7 +142,7 @@ class Lines:
         self._not_before: dict[Address, float] = {}
         self._closed = False
 
-    async def call(self, to: Address, method: str, payload: bytes, *, deadline: float) -> bytes:
+    async def call(self, to: Address, method: str, payload: bytes, *, deadline: float) -> Packed:
         """See `node.transport.Transport`."""
         if threading.get_ident() == self._loop_thread:
             return await self._pool.call(to, method, payload, deadline=deadline)

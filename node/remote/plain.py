@@ -8,11 +8,13 @@ out. Writing is left to RPyC.
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, TypeVar
 
 from rpyc.core import brine
 
 from node.errors import BadValue
+
+B = TypeVar("B", bytes, memoryview)
 
 DEPTH = 64
 """Tuples inside one another."""
@@ -89,7 +91,7 @@ def number_at(data: bytes, at: int) -> tuple[int, int]:
     raise BadValue("no number")
 
 
-def bytes_at(data: bytes, at: int) -> tuple[bytes, int]:
+def bytes_at(data: B, at: int) -> tuple[B, int]:
     """The bytes that begin at `at`, and where they end; cut short, the end lies outside. Raises as `number_at` does."""
     kind, size = _TAGS[data[at]]
     at += 1
@@ -102,7 +104,7 @@ def bytes_at(data: bytes, at: int) -> tuple[bytes, int]:
             at += 1
         return data[at : at + size], at + size
     if kind == _VALUE and size == b"":
-        return b"", at
+        return data[:0], at
     raise BadValue("no bytes")
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from node.codec import Address, Failure, error_of, failure_of, pack, unpack
+from node.codec import Address, Failure, Packed, error_of, failure_of, pack, unpack
 from node.errors import BadValue, NotARing, NotTrusted, OutcomeUnknown, RingError, Unreachable, shown
 from node.events import Event
 from node.remote.connection import Connection, Gate
@@ -136,12 +136,12 @@ def _packed(error: RingError) -> bytes:
         return pack(Failure(type(error).__name__, tuple(ascii(argument)[:1000] for argument in error.args)))
 
 
-def opened(reply: Any, to: Address) -> bytes:
+def opened(reply: Any, to: Address) -> Packed:
     """The result in an answer. Raises the error in it, NotARing if it is none."""
-    if type(reply) is bytes:
-        if reply.startswith(FINE):
+    if type(reply) is bytes or type(reply) is memoryview:
+        if reply[:1] == FINE:
             return reply[1:]
-        if reply.startswith(FAILED):
+        if reply[:1] == FAILED:
             raise error_of(unpack(Failure, reply[1:]))
     raise NotARing(f"{to} is not a node of a ring, or one of another version")
 
@@ -192,7 +192,7 @@ class Pool:
                 asyncio.get_running_loop().call_later(grace, peer.connection.close)
                 peer.connection = None
 
-    async def call(self, to: Address, method: str, payload: bytes, *, deadline: float) -> bytes:
+    async def call(self, to: Address, method: str, payload: bytes, *, deadline: float) -> Packed:
         """See `node.transport.Transport`."""
         loop = asyncio.get_running_loop()
         now = loop.time()

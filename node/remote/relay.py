@@ -10,8 +10,10 @@ from functools import lru_cache
 
 from rpyc.core import brine, consts
 
+from node.codec import Packed
 from node.errors import BadValue
 from node.remote.exposure import ROOT
+from node.remote.framing import LARGE
 from node.remote.plain import bytes_at, number_at
 
 NAME = "call"
@@ -75,15 +77,17 @@ def requested(message: bytes) -> tuple[int, str, bytes] | None:
         return None
 
 
-def replied(message: bytes) -> tuple[int, bytes] | None:
-    """(number, bytes) if the message is such an answer."""
+def replied(message: bytes) -> tuple[int, Packed] | None:
+    """(number, bytes) if the message is such an answer; where these are many, as a view of the message."""
     if not message.startswith(REPLY):
         return None
     try:
         seq, at = number_at(message, len(REPLY))
         if not message.startswith(VALUE, at):
             return None
-        payload, at = bytes_at(message, at + len(VALUE))
+        at += len(VALUE)
+        payload: Packed
+        payload, at = bytes_at(memoryview(message), at) if len(message) >= LARGE else bytes_at(message, at)
         return (seq, payload) if at == len(message) else None
     except (BadValue, IndexError, ValueError):
         return None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.remote.framing import Garbage, Splitter, TooLarge, frame
+from node.remote.framing import LARGE, SMALL, Garbage, Splitter, TooLarge, frame
 from tests.remote.ends import framed
 
 MIB = 1024 * 1024
@@ -134,3 +134,50 @@ def test_midway_is_between_the_first_and_the_last_byte_of_a_frame() -> None:
     splitter.feed(stream[-1:])
     assert splitter.take() == b"abc"
     assert not splitter.midway
+
+
+@pytest.mark.parametrize("piece", [1000, SMALL, LARGE - 1, LARGE + 6, 3 * LARGE])
+@pytest.mark.parametrize("size", [LARGE - 1, LARGE, 5 * LARGE + 3])
+def test_large_frames_are_put_together_of_pieces_of_any_size(size: int, piece: int) -> None:
+    payloads = [bytes([n]) * size for n in range(3)] + [b"small"]
+    stream = b"".join(map(frame, payloads))
+    splitter = Splitter(10 * LARGE, 10 * LARGE)
+    found: list[bytes | TooLarge] = []
+    for at in range(0, len(stream), piece):
+        splitter.feed(stream[at : at + piece])
+        found += splitter.payloads()
+        assert splitter.size == min(at + piece, len(stream)) - sum(len(frame(each)) for each in payloads[: len(found)])
+    assert found == payloads
+    assert not splitter.midway
+
+
+def test_a_large_frame_without_its_end_is_garbage_and_a_forgotten_one_is_gone() -> None:
+    splitter = Splitter(10 * LARGE, 10 * LARGE)
+    torn = frame(bytes(2 * LARGE))[:-1] + b"x"
+    splitter.feed(torn[:LARGE])
+    assert splitter.take() is None
+    splitter.feed(torn[LARGE:])
+    with pytest.raises(Garbage):
+        splitter.take()
+    splitter.feed(frame(bytes(2 * LARGE))[:LARGE])
+    assert splitter.take() is None
+    assert splitter.midway
+    splitter.forget()
+    assert not splitter.midway
+    assert not splitter.size
+
+
+def test_a_large_frame_in_single_bytes_takes_no_more_memory_than_it_is_long() -> None:
+    splitter = Splitter(10 * LARGE, 10 * LARGE)
+    whole = frame(bytes(2 * LARGE))
+    splitter.feed(whole[:10])
+    assert splitter.take() is None
+    tracemalloc.start()
+    try:
+        for n in range(10, len(whole) - 1):
+            splitter.feed(whole[n : n + 1])
+        assert tracemalloc.get_traced_memory()[1] < 4 * LARGE
+    finally:
+        tracemalloc.stop()
+    splitter.feed(whole[-1:])
+    assert splitter.take() == bytes(2 * LARGE)
