@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from node.identifiers import BITS, Arc, Identifier
+from node.identifiers import BITS, Arc, Identifier, Name, name_at
 from node.store.interface import Batch
 from node.store.rocks import open_store
 
@@ -52,13 +52,13 @@ class Lmdb:
                 group.append(self._queue.get())
             with self._env.begin(write=True) as transaction:
                 for batch, _ in group:
-                    for _, position, key, body in batch.changes:
-                        transaction.put(position.packed + key, body)
+                    for _, name, body in batch.changes:
+                        transaction.put(name, body)
             self._loop.call_soon_threadsafe(lambda done=group: [f.set_result(None) for _, f in done])
 
-    async def get(self, position: Identifier, key: bytes) -> bytes | None:
+    async def get(self, name: Name) -> bytes | None:
         with self._env.begin() as transaction:
-            return transaction.get(position.packed + key)
+            return transaction.get(name)
 
     async def count(self, arc: Arc) -> int:
         with self._env.begin() as transaction:
@@ -92,13 +92,12 @@ async def measure(engine: str, durability: str, keys: int) -> list[str]:
     with tempfile.TemporaryDirectory() as directory:
         stores = [await opened(engine, Path(directory) / str(n), durability) for n in range(3)]
         body, bytes_before, began = os.urandom(BODY), written(), time.perf_counter()
-        positions = []
+        names = []
         for _ in range(keys // BATCH):
             batch = Batch()
             for _ in range(BATCH):
-                position = Identifier(random.getrandbits(BITS))
-                positions.append(position)
-                batch.put(position, b"key", body)
+                names.append(name_at(Identifier(random.getrandbits(BITS)), b"key"))
+                batch.put(names[-1], body)
             await asyncio.gather(*(store.commit(batch) for store in stores))
         puts = keys / (time.perf_counter() - began)
         amount = (written() - bytes_before) / 1e9
@@ -107,15 +106,15 @@ async def measure(engine: str, durability: str, keys: int) -> list[str]:
         async def some(count: int) -> None:
             for _ in range(count):
                 batch = Batch()
-                batch.put(Identifier(random.getrandbits(BITS)), b"key", body)
+                batch.put(name_at(Identifier(random.getrandbits(BITS)), b"key"), body)
                 await asyncio.gather(*(store.commit(batch) for store in stores))
 
         await asyncio.gather(*(some(SINGLE // 64) for _ in range(64)))
         single = SINGLE / (time.perf_counter() - began)
-        wanted = random.choices(positions, k=READS)
+        wanted = random.choices(names, k=READS)
         began = time.perf_counter()
-        for position in wanted:
-            assert await stores[0].get(position, b"key") == body
+        for name in wanted:
+            assert await stores[0].get(name) == body
         gets = READS / (time.perf_counter() - began)
         began = time.perf_counter()
         counted = await stores[0].count(Arc(Identifier(0), Identifier(0)))
