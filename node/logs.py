@@ -40,6 +40,10 @@ PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+GONE = frozenset(("SSL connection is closed", "socket.send() raised exception."))
+"""What asyncio says where something more is sent to a peer that has gone. Peers go as they like: that is no news."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogOptions:
     """Where a process logs, and what."""
@@ -177,6 +181,7 @@ class Logs:
         self.names: Callable[[], Mapping[str, str]] = dict
         """What this process is called, for lines in JSON."""
         self._hand_over = _HandOver(queue.Queue(WAITING))
+        self._hand_over.addFilter(lambda record: record.name != "asyncio" or record.msg not in GONE)
         self._writer = self._begin(options, _place(options))
         root = logging.getLogger()
         root.handlers[:] = [self._hand_over]

@@ -68,6 +68,15 @@ def test_a_line_of_text_cannot_be_forged(logs: Any, tmp_path: Path) -> None:
     assert re.match(r"\S+Z WARNING node\.somewhere: garbage: x\\n2026", line) and "\x1b" not in line
 
 
+def test_that_peers_have_gone_is_no_news(logs: Any, tmp_path: Path) -> None:
+    begun = logs()
+    for text in ("SSL connection is closed", "socket.send() raised exception.", "something else of a SSL connection"):
+        logging.getLogger("asyncio").warning(text)
+    begun.close()
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.endswith("something else of a SSL connection")
+
+
 @pytest.mark.parametrize("kind", ["text", "json"])
 def test_secrets_and_what_foreign_errors_quote_are_left_out(logs: Any, tmp_path: Path, kind: str) -> None:
     begun = logs(format=kind)

@@ -53,13 +53,16 @@ class Gathering(Generic[T, R]):
     async def one(self, named: Named[T]) -> R:
         """Do one. Raises what `do` raises."""
         loop = asyncio._get_running_loop()  # None on a thread that began the operation without any
+        results: dict[Name, R] = {}
         if loop is None or self._size_of(named) >= LARGE:
-            return await self._alone(named)
+            await self._do((named,), results)
+            return results[named[0]]
         arc = self._arc_of(named)
         if not self._under_way[arc]:
             self._under_way[arc] += 1
             try:
-                return await self._alone(named)
+                await self._do((named,), results)
+                return results[named[0]]
             finally:
                 self._answered(arc, 1)
         waiting = self._waiting.get(arc)
@@ -72,11 +75,6 @@ class Gathering(Generic[T, R]):
         done: asyncio.Future[R] = loop.create_future()
         waiting.add(named, done)
         return await done
-
-    async def _alone(self, named: Named[T]) -> R:
-        results: dict[Name, R] = {}
-        await self._do((named,), results)
-        return results[named[0]]
 
     def _answered(self, arc: int, number: int) -> None:
         """So many were. Who waited for them may ask again in this turn, so those that wait go at its end."""

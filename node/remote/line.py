@@ -37,6 +37,8 @@ class Line:
         self._seq = 0
         self._longest = settings.operation
         self._readable, self._writable = select.poll(), select.poll()
+        self._secure: ssl.SSLSocket | None = None
+        """The socket, where there is TLS: it may have deciphered what was not taken yet."""
         try:
             self._socket = socket.create_connection((to.host, to.port), deadline)
         except OSError as error:
@@ -44,7 +46,7 @@ class Line:
         tune(self._socket, settings)
         if tls is not None:
             try:
-                self._socket = tls.wrap_socket(self._socket, server_hostname=to.host)
+                self._socket = self._secure = tls.wrap_socket(self._socket, server_hostname=to.host)
             except OSError as error:
                 self._socket.close()
                 raise Unreachable(f"{to} and this side do not trust each other: {error}") from None
@@ -89,7 +91,7 @@ class Line:
         waiting = asked
         while True:
             _check_time(until)
-            if self._pending() or self._readable.poll(1000 * deadline):
+            if (self._secure is not None and self._secure.pending()) or self._readable.poll(1000 * deadline):
                 try:
                     return self._socket.recv(PIECE)
                 except EMPTY:  # TLS has said something for itself
@@ -97,10 +99,6 @@ class Line:
             before, waiting = waiting, unsent(self._socket)
             if waiting >= before:
                 raise TimeoutError("nothing comes")
-
-    def _pending(self) -> bool:
-        """Whether there is something that TLS has deciphered already."""
-        return type(self._socket) is ssl.SSLSocket and self._socket.pending() > 0
 
     @property
     def stands(self) -> bool:

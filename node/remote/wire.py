@@ -226,8 +226,7 @@ class Wire(asyncio.Protocol):
             self._outgoing, self._outgoing_size = [], 0
             self.sent = self.queued
             if self._in_records:
-                for each in frames:
-                    self._encipher(each)
+                _encipher(frames, self._transport)
             else:
                 self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
             self._handed += size
@@ -236,12 +235,6 @@ class Wire(asyncio.Protocol):
                 self.moved()
         if self._outgoing_size + self._transport.get_write_buffer_size() > self._settings.write_limit:
             self.fail("it does not read what it is sent")
-
-    def _encipher(self, framed: bytes) -> None:
-        assert self._transport is not None
-        whole = memoryview(framed)
-        for at in range(0, len(whole), ENCIPHERED):
-            self._transport.write(whole[at : at + ENCIPHERED])
 
     def moved(self) -> float:
         """When a part of something large was last seen to come, or to be taken by the peer: the loop's time."""
@@ -310,6 +303,14 @@ class Wire(asyncio.Protocol):
             self.tls_error = exc.reason or str(exc)
         self._transport = None  # and with it what TLS holds: it knows us, and would wait for the garbage collector
         self._owner.lost(self._reason or (str(exc) if exc else "it was closed"))
+
+
+def _encipher(frames: list[bytes], transport: asyncio.Transport) -> None:
+    """Hand them over, each in records of its own."""
+    for framed in frames:
+        whole = memoryview(framed)
+        for at in range(0, len(whole), ENCIPHERED):
+            transport.write(whole[at : at + ENCIPHERED])
 
 
 def unsent(sock: Any) -> int:
