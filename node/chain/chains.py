@@ -196,7 +196,7 @@ class Chains:
         else:
             known = None
         replica.check_room()
-        if any(edit.expires for _, edit in edits):
+        if replica.lasting and any(edit.expires for _, edit in edits):
             replica.lasting = 0
         if existing and not any(edit.conditional and edit.value is None for _, edit in edits):  # so the expired go
             existing = {name: self._living(stored) for name, stored in existing.items()}
