@@ -16,7 +16,7 @@ import time
 from node.codec import Address, Packed
 from node.errors import OutcomeUnknown, RingError, Unreachable
 from node.remote import relay
-from node.remote.framing import Garbage, Splitter, frame
+from node.remote.framing import Garbage, Splitter, TooLarge, frame
 from node.remote.pool import Pool, opened
 from node.remote.wire import tune, unsent
 from node.settings import Settings
@@ -61,10 +61,12 @@ class Line:
         asked = frame(relay.REQUEST, relay.dumped_number(self._seq), *relay.package(method, payload))
         try:
             self._send(asked, deadline, until)
-            while (message := self._splitter.take()) is None:
+            message: bytes | TooLarge | None = None
+            while message is None:
                 if not (data := self._received(len(asked), deadline, until)):
                     raise OutcomeUnknown(f"{self._to} ended the connection in the middle of a call")
                 self._splitter.feed(data)
+                message = self._splitter.take()
         except (OSError, Garbage) as error:
             raise OutcomeUnknown(f"no answer from {self._to} within {deadline:.3g} s ({error})") from None
         answer = relay.replied(message) if type(message) is bytes else None
