@@ -11,13 +11,13 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from node import errors
 from node.errors import BadUsage, BadValue, RingError
-from node.identifiers import BYTES, Identifier
+from node.identifiers import BYTES, Identifier, Name
 
 T = TypeVar("T")
 
@@ -46,6 +46,8 @@ class Address(Message, frozen=True):
 
 Packed = bytes | memoryview
 """What `pack` made, or where it is in something larger."""
+NameOnWire = Annotated[Name, msgspec.Meta(min_length=BYTES)]
+"""A name in a message: whole, whoever sent it."""
 PORT = 18861
 """Where a node listens unless told otherwise."""
 

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node import errors
+from node.chain.messages import Change, Pull
 from node.chain.ring_map import Entry
 from node.chord.messages import View
 from node.codec import Address, Contact, Failure, error_of, failure_of, pack, unpack
 from node.data import Stored
 from node.errors import BadValue, Moved, RingError
-from node.identifiers import Arc, Identifier
+from node.identifiers import Arc, Identifier, name_of
 
 HERE = Contact(Identifier(2**159 + 7), Address("127.0.0.1", 18861))
 
@@ -68,3 +69,12 @@ def test_an_error_nobody_knows_is_still_a_ring_error() -> None:
 def test_what_does_not_travel_is_refused() -> None:
     with pytest.raises(BadValue, match="does not travel"):
         pack(object())
+
+
+def test_a_name_that_is_not_whole_is_no_name() -> None:
+    whole = name_of(b"")
+    assert unpack(Change, pack(Change(whole, b"body"))).name == whole
+    with pytest.raises(BadValue):
+        unpack(Change, pack((whole[:-1], b"body")))
+    with pytest.raises(BadValue):
+        unpack(Pull, pack((b"mirror", b"")))

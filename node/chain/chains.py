@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 from node.batches import fitting
 from node.chain import ordering
@@ -278,6 +279,8 @@ class Chains:
                 await replica.reached(lambda: replica.ordered >= question.after)
             self._following(question.arc, question.epoch, question.sender)
         new = tuple(command for command in question.commands if command.version > replica.ordered)
+        if any(later.version <= earlier.version for earlier, later in pairwise(new)):
+            raise BadValue("the commands are not in the order of their versions")
         if new:
             await replica.take(new)
         if replica.stable < question.last:

@@ -45,6 +45,8 @@ class Gathering(Generic[T, R]):
         self._do = do
         self._size_of = size_of
         self._arc_of = arc_of
+        self._loop = asyncio._get_running_loop()
+        """Where it is made. What is begun elsewhere, on a thread that has no loop or one of its own, goes alone."""
         self._under_way: Counter[int] = Counter()
         """Operations asked for, by arc."""
         self._waiting: dict[int, _Waiting[T, R]] = {}
@@ -52,9 +54,9 @@ class Gathering(Generic[T, R]):
 
     async def one(self, named: Named[T]) -> R:
         """Do one. Raises what `do` raises."""
-        loop = asyncio._get_running_loop()  # None on a thread that began the operation without any
         results: dict[Name, R] = {}
-        if loop is None or self._size_of(named) >= LARGE:
+        loop = self._loop
+        if loop is None or asyncio._get_running_loop() is not loop or self._size_of(named) >= LARGE:
             await self._do((named,), results)
             return results[named[0]]
         arc = self._arc_of(named)

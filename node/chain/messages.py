@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from node.chain.ring_map import Entry, Life
-from node.codec import Message
+from node.codec import Message, NameOnWire
 from node.data import Scan, Scanned, Version
 from node.identifiers import Arc, Identifier, Name
 from node.register.messages import Record
@@ -83,7 +83,7 @@ class Read(Message, frozen=True):
 class Change(Message, frozen=True):
     """One record as a command leaves it; None: gone."""
 
-    name: Name
+    name: NameOnWire
     body: bytes | None
 
 
@@ -105,7 +105,7 @@ class Logged(Message, frozen=True):
 
     version: Version
     operation: Operation | None
-    names: tuple[Name, ...]
+    names: tuple[NameOnWire, ...]
     outcome: Outcome
     at: float
     """When it was stored here, by the clock of this host: operations are forgotten by it."""
@@ -185,21 +185,21 @@ class Pull(Message, frozen=True):
     """The next records after `after`."""
 
     mirror: bytes
-    after: Name | None
+    after: NameOnWire | None
 
 
 class Pulled(Message, frozen=True):
     """Records, and where to go on; None at the end."""
 
     records: tuple[Change, ...]
-    after: Name | None
+    after: NameOnWire | None
 
 
 class Summed(Message, frozen=True):
     """A fingerprint of the next records, and where to go on; None at the end."""
 
     digest: bytes
-    after: Name | None
+    after: NameOnWire | None
 
 
 class Delta(Message, frozen=True):

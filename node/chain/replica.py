@@ -50,10 +50,11 @@ class Watch:
 
 @dataclass(slots=True, eq=False)
 class Look:
-    """Names being read to decide on their next command; `passed` if one was ordered meanwhile."""
+    """Names being read to decide on their next command; `moving`: those of which a command was on its way to the disk
+    when that began, or was ordered since."""
 
     names: frozenset[Name]
-    passed: bool = False
+    moving: set[Name]
 
 
 class Replica:
@@ -157,14 +158,14 @@ class Replica:
     async def current(self, names: tuple[Name, ...]) -> dict[Name, Stored | None]:
         """The records of keys by everything ordered up to the moment this returns."""
         while True:
-            look = Look(frozenset(names))
+            look = Look(frozenset(names), {name for name in names if name in self._latest})
             self.looks.append(look)
             try:
                 bodies = dict(zip(names, await self.store.get_many(names), strict=True))
             finally:
                 self.looks.remove(look)
             ordered = {name: self._latest[name].body for name in names if name in self._latest}
-            if not look.passed or len(ordered) == len(bodies):
+            if look.moving <= ordered.keys():  # of the others it may have been read before or after
                 bodies |= ordered
                 return {name: unpack(Stored, body) if body is not None else None for name, body in bodies.items()}
 
@@ -220,7 +221,7 @@ class Replica:
                 self._sessions[slot_of(command.operation)] = logged
             self._latest.update(zip(names, command.changes, strict=True))
             for look in self.looks:
-                look.passed |= not look.names.isdisjoint(names)
+                look.moving |= look.names.intersection(names)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append((taken, done))
         if not self._writing:

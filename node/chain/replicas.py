@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 
 from msgspec.structs import replace
@@ -61,11 +61,11 @@ class Replicas:
         """The replica that holds a position."""
         return self.holding((position.packed,))
 
-    def holding(self, names: Collection[Name]) -> Replica | None:
-        """The replica that holds all of these."""
+    def holding(self, names: Sequence[Name]) -> Replica | None:
+        """The replica that holds all of these, one at least."""
         for replica in self._all:
-            if replica.arc.holds(names):
-                return replica
+            if replica.arc.holds(names[:1]):
+                return replica if replica.arc.holds(names) else None
         return None
 
     def of(self, arc: Arc) -> Replica | None:

@@ -80,10 +80,6 @@ class RingMap(Message, frozen=True, dict=True, gc=True):
     # -- looking ---------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _ends(self) -> list[Identifier]:
-        return [entry.arc.end for entry in self.entries]
-
-    @cached_property
     def _behind(self) -> list[Name]:
         """The first names behind the arcs; behind an arc that ends with the ring there is none."""
         return [name for entry in self.entries if (name := behind(entry.arc.end)) is not None]
@@ -106,7 +102,7 @@ class RingMap(Message, frozen=True, dict=True, gc=True):
 
     def at(self, position: Identifier) -> Entry:
         """The entry whose arc holds `position`."""
-        return self.entries[bisect_left(self._ends, position) % len(self.entries)]
+        return self.entries[self.number_of(position.packed)]
 
     def entry(self, arc: Arc) -> Entry | None:
         """The entry of exactly this arc."""

@@ -92,7 +92,9 @@ class Splitter:
 
     def _gather(self, data: bytes) -> None:
         last = self._pieces[-1]
-        if len(data) >= SMALL:
+        if self._gathered >= self._wanted:  # it is for what comes behind the frame
+            self._pieces[-1] = bytearray(last) + data
+        elif len(data) >= SMALL:
             self._pieces.append(data)
         elif type(last) is bytearray and len(last) < LARGE:
             last += data
@@ -132,6 +134,8 @@ class Splitter:
             raise Garbage("a frame without its end")
         payload = buffer[start:end] if type(buffer) is bytes else bytes(memoryview(buffer)[start:end])
         self._at = end + 1
+        if self._at == len(buffer):
+            self._buffer, self._at = b"", 0
         return self._inflated(payload) if compressed else payload
 
     def _put_together(self) -> bytes | TooLarge:

@@ -16,7 +16,7 @@ import time
 from node.codec import Address, Packed
 from node.errors import OutcomeUnknown, RingError, Unreachable
 from node.remote import relay
-from node.remote.framing import Garbage, Splitter, TooLarge, frame
+from node.remote.framing import LARGE, Garbage, Splitter, TooLarge, frame
 from node.remote.pool import Pool, opened
 from node.remote.wire import tune, unsent
 from node.settings import Settings
@@ -90,7 +90,7 @@ class Line:
 
     def _received(self, asked: int, deadline: float, until: float) -> bytes:
         """What comes next. Raises TimeoutError if nothing comes, and of the bytes asked with nothing leaves either."""
-        waiting = asked
+        waiting = asked if asked >= LARGE else 0  # what is small has left
         while True:
             _check_time(until)
             if (self._secure is not None and self._secure.pending()) or self._readable.poll(1000 * deadline):

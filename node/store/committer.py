@@ -181,7 +181,7 @@ class Committer:
 
 
 def _size(steps: list[Step]) -> int:
-    return sum([len(step[-1]) for step in steps])
+    return sum([len(step[1]) + len(step[-1]) for step in steps])
 
 
 def _resolve(answers: list[Answer]) -> None:

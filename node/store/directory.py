@@ -9,7 +9,7 @@ from pathlib import Path
 from node.errors import BadUsage, DirectoryDamaged, DirectoryInUse
 
 MARKER = "rpychord-store"
-FORMAT = "1\n"
+FORMAT = "2\n"
 LOCK = "LOCK.rpychord"
 BEGUN = {LOCK, MARKER + ".new", "db", "settings.toml", "log"}
 """What a process killed while it made the directory may have left in it; and what people lay there for a node to come,

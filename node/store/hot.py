@@ -50,6 +50,8 @@ class HotRecords:
                 self._keep(name, body)
 
     def _keep(self, name: Name, body: bytes) -> None:
+        if name in self._young:  # two may have missed it at a time
+            return
         self._young[name] = body
         self._size += _size(name, body)
         if self._size > self._room:
@@ -66,11 +68,10 @@ class HotRecords:
                 self._young, self._old, self._size = {}, {}, 0
 
     def _drop(self, name: Name) -> None:
+        self._old.pop(name, None)  # it may be in both
         body = self._young.pop(name, None)
         if body is not None:
             self._size -= _size(name, body)
-        else:
-            self._old.pop(name, None)
 
 
 def _size(name: Name, body: bytes) -> int:

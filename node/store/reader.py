@@ -13,6 +13,8 @@ from typing import Protocol
 
 THREADS = 4
 """Reads from disk at the same time."""
+FEW = 32
+"""Names looked for in memory before it is asked whether the rest is worth it."""
 LARGE = 2_000
 """Names from which on the loop does not look at memory first."""
 
@@ -61,8 +63,13 @@ class Reader:
         """What stands under these names if memory has it all, else None. Raises EngineError."""
         if len(names) > LARGE:
             return None
-        found = self._engine.look(names)
-        return None if (True, None) in found else [content for _, content in found]
+        contents: list[bytes | None] = []
+        for at in range(0, len(names), FEW):
+            found = self._engine.look(names[at : at + FEW])
+            if (True, None) in found:
+                return None
+            contents += [content for _, content in found]
+        return contents
 
     def close(self) -> None:
         """Wait for reads under way. Not on the loop."""

@@ -31,12 +31,13 @@ class Far:
 
     def __init__(self) -> None:
         self.questions: list[list[int]] = []
+        self.round_trip = ROUND_TRIP
         self.gathering = Gathering(self._do, lambda named: named[1], lambda named: named[1] // 100)
 
     async def _do(self, named: Sequence[Named[int]], results: dict[Name, int]) -> None:
         numbers = [number for _, number in named]
         self.questions.append(numbers)
-        await asyncio.sleep(ROUND_TRIP)
+        await asyncio.sleep(self.round_trip)
         if 13 in numbers:
             raise BadValue("13 is bad")
         results.update({name: 2 * number for name, number in named if number % 10 != 7})
@@ -68,6 +69,30 @@ def test_those_that_come_in_one_turn_are_one_question_for_each_arc() -> None:
         assert sorted(far.questions) == [[1], [2, 3, 4], [101], [102, 103]]
 
     run(scenario())
+
+
+def test_who_runs_a_loop_of_its_own_shares_nothing_with_others() -> None:
+    """A coroutine, or a notebook, may use a ring that belongs to another loop: threads begin operations themselves."""
+
+    async def begin(far: Far) -> list[int]:
+        foreign = asyncio.new_event_loop()
+        try:
+            return await asyncio.to_thread(foreign.run_until_complete, several(far))
+        finally:
+            foreign.close()
+
+    async def several(far: Far) -> list[int]:
+        return await asyncio.gather(*map(far.double, (1, 2, 3)))
+
+    async def scenario() -> None:
+        far = Far()
+        far.round_trip = 0.01
+        mine = asyncio.ensure_future(several(far))
+        assert await begin(far) == [2, 4, 6] == await mine
+        assert sorted(far.questions) == [[1], [1], [2], [2, 3], [3]]
+        assert not far.gathering._under_way
+
+    asyncio.run(scenario())
 
 
 def test_many_wait_for_an_answer_but_not_for_long() -> None:

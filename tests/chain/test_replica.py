@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -15,7 +16,7 @@ from node.chain.ring_map import Entry
 from node.codec import pack
 from node.data import Stored
 from node.errors import Moved, StoreFull
-from node.identifiers import Arc, Identifier, name_of
+from node.identifiers import Arc, Identifier, Name, name_of
 from node.simulation.loop import run
 from node.store.memory import MemoryDisk, MemoryStore
 
@@ -53,6 +54,30 @@ def test_of_two_operations_of_a_slot_the_later_one_is_remembered_wherever_it_sta
         store = MemoryStore(MemoryDisk(), Random(1))
         replica = Replica(store, asyncio.ensure_future, lambda: 0.0, 1, ME, state, log)
         assert replica.remembers(operation(31)) is log[1]
+
+    run(scenario())
+
+
+def test_a_command_that_reaches_the_disk_while_it_is_read_counts() -> None:
+    """The read may have begun before, and what it finds is older than what was ordered before it."""
+
+    class Slow(MemoryStore):
+        async def get_many(self, names: Sequence[Name]) -> list[bytes | None]:
+            found = await super().get_many(names)
+            await asyncio.sleep(1)
+            return found
+
+    async def scenario() -> None:
+        replicas = Replicas(Slow(MemoryDisk(), Random(1)), asyncio.ensure_future, lambda: 0.0, ME)
+        await replicas.load()
+        replica = await replicas.found(Entry(WHOLE, 1, (ME,)))
+        await replica.take((command((1, 1), 1),))
+        taken = replica.take((command((1, 2), 2),))
+        current = await replica.current((name_of(b"k"), name_of(b"another")))
+        assert taken.done()
+        assert current == {name_of(b"k"): Stored((1, 2), b"2"), name_of(b"another"): None}
+        replica.take((command((1, 3), 3),))
+        assert await replica.current((name_of(b"k"),)) == {name_of(b"k"): Stored((1, 3), b"3")}
 
     run(scenario())
 

@@ -181,3 +181,22 @@ def test_a_large_frame_in_single_bytes_takes_no_more_memory_than_it_is_long() ->
         tracemalloc.stop()
     splitter.feed(whole[-1:])
     assert splitter.take() == bytes(2 * LARGE)
+
+
+def test_what_comes_before_a_large_frame_was_taken_stands_behind_it() -> None:
+    splitter = Splitter(10 * LARGE, 10 * LARGE)
+    first, second = bytes(2 * LARGE), b"x" * LARGE
+    stream = frame(first)
+    splitter.feed(stream[:100])
+    assert splitter.take() is None
+    splitter.feed(stream[100:])
+    splitter.feed(frame(second)[:10])
+    splitter.feed(frame(second)[10:])
+    assert taken(splitter) == [first, second]
+
+
+def test_what_was_taken_is_not_kept() -> None:
+    splitter = Splitter(10 * LARGE, 10 * LARGE)
+    splitter.feed(frame(bytes(1000)) * 50)
+    assert len(taken(splitter)) == 50
+    assert not splitter._buffer

@@ -45,6 +45,55 @@ def test_what_is_asked_for_again_stays_and_the_rest_goes_when_there_is_no_room()
     assert 5 <= len(kept) <= 20
 
 
+def test_whatever_is_learnt_twice_or_in_parts_nothing_is_older_than_what_was_written_last() -> None:
+    for seed in range(200):
+        random = Random(seed)
+        records = HotRecords(room=6 * (hot.OVERHEAD + 40))
+        stored = dict.fromkeys(NAMES, b"0")
+        for n in range(200):
+            names = [random.choice(NAMES) for _ in range(random.choice((1, 3, 8)))]  # some of them twice
+            if random.random() < 0.3:
+                batch = Batch()
+                for name in names:
+                    stored[name] = b"%d" % n
+                    batch.put(name, stored[name])
+                records.forget(batch)
+            else:
+                found = records.find(names)
+                assert all(body in (None, stored[name]) for name, body in zip(names, found, strict=True))
+                if random.random() < 0.7:
+                    records.learn(names, [stored[name] for name in names])  # another may have learnt them meanwhile
+
+
+def test_one_record_that_is_read_again_and_again_leaves_room_for_others() -> None:
+    records = HotRecords(room=10 * (hot.OVERHEAD + 40))
+    records.learn(NAMES[:2], [b"0", b"1"])
+    for _ in range(100):
+        records.learn([NAMES[0]], [b"0"])
+    assert records.find(NAMES[:2]) == [b"0", b"1"]
+
+
+def test_two_cold_reads_of_the_same_leave_nothing_old_behind(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        names = [name_of(b"%d" % n) for n in range(300)]
+        batch = Batch()
+        for name in names:
+            batch.put(name, b"old" * 20_000)
+        store = await rocks.open_store(tmp_path / "data")
+        await store.commit(batch)
+        await store.close()
+        store = await rocks.open_store(tmp_path / "data")
+        await asyncio.gather(store.get_many(names), store.get_many([*names, names[0]]))
+        batch = Batch()
+        for name in names:
+            batch.put(name, b"new")
+        await store.commit(batch)
+        assert await store.get_many(names) == [b"new"] * 300
+        await store.close()
+
+    asyncio.run(scenario())
+
+
 def test_large_bodies_are_not_kept() -> None:
     records = HotRecords()
     records.learn(NAMES[:1], [bytes(hot.LARGE)])

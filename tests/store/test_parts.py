@@ -11,6 +11,7 @@ import pytest
 from node.errors import OutcomeUnknown, RingError, StoreFull
 from node.identifiers import Identifier, name_at
 from node.store.committer import Committer, Stalled
+from node.store.committer import _size as size_of_steps
 from node.store.interface import Batch
 from node.store.names import Step
 from node.store.reader import LARGE, Reader
@@ -194,6 +195,12 @@ class Slow:
         if self.fail:
             raise OSError("bad block")
         return [name + b"!" for name in names]
+
+
+def test_names_and_bodies_both_count_for_what_is_done_on_the_loop() -> None:
+    keys = [("put", bytes(4000), b"") for _ in range(100)]
+    bodies = [("put", b"", bytes(4000)) for _ in range(100)]
+    assert size_of_steps(keys) == size_of_steps(bodies) == 400_000
 
 
 def test_what_memory_does_not_have_is_never_read_on_the_loop() -> None:
