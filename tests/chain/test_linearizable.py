@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from node.chain.messages import Append, Change, Command, Outcome
 from node.codec import unpack
 from node.data import Stored
-from node.errors import NoQuorum
+from node.errors import BadValue, NoQuorum
 from node.identifiers import EVERYTHING, Identifier, name_of
 from node.simulation.faults import CALM, LOSSY
 from node.simulation.seeds import VARIABLE, for_each_seed
@@ -118,6 +119,26 @@ def test_one_client_alone_is_not_held_up_by_nodes_that_join() -> None:
         assert number > 20
 
     for_each_seed(10, scenario)
+
+
+def test_an_append_whose_commands_do_not_grow_is_refused_whole() -> None:
+    async def scenario(seed: int) -> None:
+        ring = ChainRing(seed, CALM, replicas=2)
+        hosts = await ring.of(2)
+        await until(ring.is_settled, SETTLED, "settled")
+        entry = ring.map.at(Identifier.of_key(b"k"))
+        host = next(host for host in hosts if ring.space(host).resident.life == entry.tail)
+        chains = ring.space(host).chains
+        replica = ring.space(host).held.of(entry.arc)
+        assert replica is not None
+        before, version = replica.ordered, replica.next_version()
+        command = Command(version, None, (Change(name_of(b"k"), b"body"),), Outcome())
+        with pytest.raises(BadValue, match="order"):
+            await chains.append(Append(entry.arc, entry.epoch, entry.head, before, (command, command)))
+        assert replica.ordered == before
+        assert replica.is_durable([name_of(b"k")])
+
+    for_each_seed(2, scenario)
 
 
 def test_arcs_are_merged_though_writes_never_stop() -> None:
