@@ -23,6 +23,8 @@ from node.settings import Settings
 
 PIECE = 64 * 1024
 """Bytes taken from the socket, or given to it, at a time."""
+FRESH = 0.01
+"""Seconds after an answer in which a connection is taken for a good one."""
 FULL = (BlockingIOError, ssl.SSLWantWriteError)
 EMPTY = (BlockingIOError, ssl.SSLWantReadError)
 
@@ -36,6 +38,8 @@ class Line:
         self._splitter = Splitter(settings.max_frame, settings.max_skip)
         self._seq = 0
         self._longest = settings.operation
+        self._answered = 0.0
+        """When the last answer came."""
         self._readable, self._writable = select.poll(), select.poll()
         self._secure: ssl.SSLSocket | None = None
         """The socket, where there is TLS: it may have deciphered what was not taken yet."""
@@ -72,6 +76,7 @@ class Line:
         answer = relay.replied(message) if type(message) is bytes else None
         if answer is None or answer[0] != self._seq:
             raise OutcomeUnknown(f"what {self._to} answered is none to a call")
+        self._answered = time.monotonic()
         return answer[1]
 
     def _send(self, asked: bytes, deadline: float, until: float) -> None:
@@ -104,8 +109,9 @@ class Line:
 
     @property
     def stands(self) -> bool:
-        """Whether the peer has not ended it, as far as can be seen. Never waits."""
-        if not self._readable.poll(0):
+        """Whether the peer has not ended it, as far as can be seen. Never waits, and looks only if a while has gone by:
+        it may end it right after a look as well."""
+        if time.monotonic() - self._answered < FRESH or not self._readable.poll(0):
             return True
         try:
             self._socket.recv(1)

@@ -16,6 +16,7 @@ from node.remote.framing import Splitter, frame
 from node.remote.line import Line
 from node.remote.relay import requested
 from node.settings import Settings
+from tests.ring.nodes import eventually
 
 SETTINGS = Settings()
 Peer = Callable[[socket.socket], None]
@@ -138,5 +139,4 @@ def test_a_line_that_the_peer_ended_is_seen_not_to_stand() -> None:
         one.call("m", b"", 5)
         assert one.stands
         gone.set()
-        one._readable.poll(5000)
-        assert not one.stands
+        eventually(lambda: not one.stands, what="it is seen that it ended")
