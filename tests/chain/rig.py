@@ -29,7 +29,8 @@ SETTINGS = Settings.profile("local")
 
 
 class SlowStore(MemoryStore):
-    """A disk that takes a moment to read too, and sometimes, where told so, very long."""
+    """A disk that takes a moment to read too, and sometimes, where told so, very long. What it finds is what was there
+    at the beginning of that moment or at its end."""
 
     stalls = 0.0
     """Share of reads that take up to eight seconds."""
@@ -39,8 +40,9 @@ class SlowStore(MemoryStore):
 
     async def get_many(self, names: Sequence[Name]) -> list[bytes | None]:
         stalls = self._random.random() < self.stalls
+        early = await super().get_many(names)
         await asyncio.sleep(self._random.uniform(0, 8) if stalls else self._random.expovariate(1 / 0.0005))
-        return await super().get_many(names)
+        return early if self._random.random() < 0.5 else await super().get_many(names)
 
 
 class Client:
