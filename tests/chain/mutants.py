@@ -8,12 +8,13 @@ from typing import Any
 from unittest.mock import patch
 
 from node.chain import change, ordering
+from node.chain import replica as replica_module
 from node.chain.chains import Chains
 from node.chain.change import Changer
 from node.chain.lease import Lease
 from node.chain.messages import NEVER, Logged, Read, ReplicaState
 from node.chain.mirror import Destination
-from node.chain.replica import Replica
+from node.chain.replica import Look, Replica
 from node.chain.replicas import Replicas
 from node.chain.ring_map import Entry, Life, RingMap
 from node.data import Version
@@ -115,6 +116,9 @@ MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     "survivors out of chain order": [(change, "_backwards", _shortest_first)],
     "lease without a margin": [(Keepers, "lease", _as_long_as_keepers_count)],
     "a power cut goes unnoticed": [(ring_node, "recognized", _as_if_power_never_failed)],
+    "what reaches the disk while it is read is not looked for": [
+        (replica_module, "Look", lambda names, moving: Look(names, set())),
+    ],
     "covers ignored": [(ordering, "left", _a_part_for_the_whole)],
     "what a newer map says is not heeded": [(Replicas, "supersede", lambda self, ring: None)],
 }

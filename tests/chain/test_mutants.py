@@ -49,6 +49,7 @@ AIMS = {
     "survivors out of chain order": Aim(20),
     "lease without a margin": Aim(20, CALM, clocks=True),
     "a power cut goes unnoticed": Aim(20, scenario=partial(machines_lose_power, losses=3)),
+    "what reaches the disk while it is read is not looked for": Aim(400, CALM, stalls=0.02),
     "covers ignored": Aim(20, scenario=parts_of_a_batch),
     "newcomer not sealed": Aim(20, scenario=a_head_of_long_ago_comes_back),
     "no seal": Aim(20, CALM, newcomers=True),
