@@ -38,8 +38,6 @@ TOKEN = re.compile(r"ring1\.[\w-]+")
 """Lets a node or a client into a ring."""
 PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL)
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
 GONE = frozenset(("SSL connection is closed", "socket.send() raised exception."))
 """What asyncio says where something more is sent to a peer that has gone. Peers go as they like: that is no news."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
@@ -35,10 +34,11 @@ from node.chain.messages import (
     Write,
     Written,
 )
+from node.chain.mirror import Fingerprint
 from node.chain.ordering import named
 from node.chain.replica import Replica
 from node.chain.replicas import Replicas
-from node.codec import pack, unpack
+from node.codec import unpack
 from node.data import Scan, Scanned, Stored, Traffic, Version, is_lasting
 from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull
 from node.identifiers import Arc, Identifier, Name, key_in, position_of
@@ -329,16 +329,15 @@ class Chains:
         await replica.at_rest()
         position = replica.position
         snapshot = await self.replicas.store.snapshot()
-        fingerprint, records = hashlib.blake2b(digest_size=16), 0
+        fingerprint, records = Fingerprint(), 0
         try:
             after: Name | None = None
             while True:
                 chunk, after = await snapshot.scan(arc, after, self._settings.chunk)
-                for record in chunk:
-                    fingerprint.update(pack((record.name, record.body)))
+                fingerprint.add(chunk)
                 records += len(chunk)
                 if after is None:
-                    return Digest(fingerprint.digest(), records, position)
+                    return Digest(fingerprint.digest, records, position)
         finally:
             await snapshot.close()
 

@@ -28,7 +28,7 @@ from node.codec import Address, pack, unpack
 from node.data import Verified
 from node.errors import Conflict, Moved, OutcomeUnknown, RingError
 from node.events import Event
-from node.identifiers import Identifier
+from node.identifiers import Identifier, name_of
 from node.register.messages import Record
 from node.settings import Settings
 from node.store.interface import Batch, Store
@@ -207,7 +207,7 @@ class Keyspace:
     async def replicas(self, key: bytes) -> tuple[tuple[Address, str], ...]:
         """The chain of a key, the head first and the tail last. Raises NoQuorum."""
         ring = (await self.cartography.current()).ring
-        chain = ring.at(Identifier.of_key(key)).chain
+        chain = ring.holding(name_of(key)).chain
         roles = ["only"] if len(chain) == 1 else ["head", *["middle"] * (len(chain) - 2), "tail"]
         residents = [(ring.resident(life), role) for life, role in zip(chain, roles, strict=True)]
         return tuple((resident.address, role) for resident, role in residents if resident is not None)

@@ -93,7 +93,7 @@ class Source:
     async def sum(self, request: Pull) -> Summed:
         """A fingerprint of what `pull` would answer."""
         records, after = await self._chunk(request)
-        return Summed(fingerprint(records), after)
+        return Summed(Fingerprint(records).digest, after)
 
     async def _chunk(self, request: Pull) -> tuple[list[Record], Name | None]:
         mirror = self._mirror(request.mirror)
@@ -154,12 +154,22 @@ class Source:
                 del self._mirrors[name]
 
 
-def fingerprint(records: Iterable[Record]) -> bytes:
+class Fingerprint:
     """Of records in their order."""
-    digest = hashlib.blake2b(digest_size=16)
-    for record in records:
-        digest.update(pack((record.name, record.body)))
-    return digest.digest()
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+        self.add(records)
+
+    def add(self, records: Iterable[Record]) -> None:
+        """More of them."""
+        for record in records:
+            self._hash.update(pack((record.name, record.body)))
+
+    @property
+    def digest(self) -> bytes:
+        """As it is by now."""
+        return self._hash.digest()
 
 
 def _for_copy(logged: Logged, stable: Version) -> Logged:
@@ -215,7 +225,7 @@ class Destination:
             theirs, (records, until) = await asyncio.gather(
                 self._ask(SUM, Pull(self._name, after)), mine.scan(self.arc, after, self._settings.chunk)
             )
-            if self._differ(theirs, Summed(fingerprint(records), until)):
+            if self._differ(theirs, Summed(Fingerprint(records).digest, until)):
                 pulled = await self._ask(PULL, Pull(self._name, after))
                 await self._remove(mine, after, pulled)
                 await self._put(pulled.records)

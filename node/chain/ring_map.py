@@ -100,9 +100,13 @@ class RingMap(Message, frozen=True, dict=True, gc=True):
         """The number of the entry whose arc holds a name."""
         return bisect_right(self._behind, name) % len(self.entries)
 
+    def holding(self, name: Name) -> Entry:
+        """The entry whose arc holds a name."""
+        return self.entries[self.number_of(name)]
+
     def at(self, position: Identifier) -> Entry:
         """The entry whose arc holds `position`."""
-        return self.entries[self.number_of(position.packed)]
+        return self.holding(position.packed)
 
     def entry(self, arc: Arc) -> Entry | None:
         """The entry of exactly this arc."""

@@ -252,7 +252,7 @@ class Router:
         ring = self._charts.ring
         assert ring is not None
         ((first, piece),) = named
-        asked.append(piece.intersect(ring.entries[ring.number_of(first)].arc)[0])
+        asked.append(piece.intersect(ring.holding(first).arc)[0])
         return asked[-1]
 
     # -- going there -------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ class Router:
         ring = self._charts.ring
         if ring is None:
             raise NotServing("the ring map is not known yet: try again")
-        life = errand.whom(ring.entries[ring.number_of(named[0][0])])
+        life = errand.whom(ring.holding(named[0][0]))
         question = errand.question(named, more)
         if life == self._life and errand.here is not None:
             return await errand.here(question)

@@ -42,7 +42,8 @@ def frame(*payload: bytes) -> bytes:
 
 
 class Splitter:
-    """Cuts a stream of bytes into payloads, one at a time: what has not been taken stays as it came."""
+    """Cuts a stream of bytes into payloads, one at a time. What has not been taken stays as it came, but for a large
+    frame in the making, which is kept in pieces."""
 
     def __init__(self, max_frame: int, max_skip: int) -> None:
         self._max_frame = max_frame

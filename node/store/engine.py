@@ -115,7 +115,8 @@ class Iterator:
 
 
 class Engine:
-    """One open database. All methods but `look` belong on threads of their own, never on the loop."""
+    """One open database. `look` never waits, nor does a small `write_at_once` with `sync(False)` behind it; all other
+    methods belong on threads of their own, never on the loop."""
 
     def __init__(self, path: Path) -> None:
         """Open or make it. Raises EngineError."""

@@ -16,7 +16,7 @@ from typing import Any
 from node.errors import StoreFull, Unavailable
 from node.identifiers import Arc, Name
 from node.store.interface import Batch, Record
-from node.store.names import record_name, spans_of
+from node.store.names import RECORD, spans_of
 
 
 class MemoryDisk:
@@ -181,7 +181,7 @@ class MemorySnapshot:
                 if chunk and size >= limit:
                     return chunk, chunk[-1].name
                 chunk.append(Record(name, self._records[name]))
-                size += len(record_name(name)) + len(chunk[-1].body)
+                size += len(RECORD) + len(name) + len(chunk[-1].body)
         return chunk, None
 
     async def close(self) -> None:

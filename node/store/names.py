@@ -8,14 +8,10 @@ from node.identifiers import Arc, Name
 from node.store.interface import Batch, Record
 
 RECORD, RECORDS_END, NOTE = b"r", b"s", b"n"
+"""Before the names of records, which so stand in the order of the ring; behind all of them; before those of notes."""
 
 Step = tuple[Any, ...]
 """("put", name, content), ("delete", name) or ("delete_range", first, behind)."""
-
-
-def record_name(name: Name) -> bytes:
-    """Where a record stands: in the order of the ring."""
-    return RECORD + name
 
 
 def note_name(name: str) -> bytes:
@@ -52,8 +48,7 @@ def spans_of(arc: Arc, after: Name | None = None) -> list[tuple[Name, Name | Non
 def ranges_of(arc: Arc, after: Name | None = None) -> list[tuple[bytes, bytes]]:
     """The same as ranges of where records stand."""
     return [
-        (record_name(first), RECORDS_END if behind is None else record_name(behind))
-        for first, behind in spans_of(arc, after)
+        (RECORD + first, RECORDS_END if behind is None else RECORD + behind) for first, behind in spans_of(arc, after)
     ]
 
 
@@ -68,7 +63,7 @@ def steps_of(batch: Batch) -> list[Step]:
                 continue
         match change:
             case ("delete", bytes() as name):
-                steps.append(("delete", record_name(name)))
+                steps.append(("delete", RECORD + name))
             case ("delete_arc", Arc() as arc):
                 steps += [("delete_range", first, behind) for first, behind in ranges_of(arc)]
             case ("note", str() as note, bytes() as content):

@@ -6,7 +6,7 @@ This file puts the parts together; why RocksDB and what it costs: docs/decisions
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -75,8 +75,7 @@ class RocksStore:
         if missed := _missed(names, found):
             began = self._moment
             bodies = await self._read(partial(self._reader.get_many, [RECORD + name for name in missed]))
-            self._learn(began, missed, bodies)
-            _fill(found, bodies)
+            self._complete(found, missed, bodies, began)
         return found
 
     def peek_many(self, names: Sequence[Name]) -> list[bytes | None] | None:
@@ -90,8 +89,7 @@ class RocksStore:
                 return None  # who waits for it is told why
             if bodies is None:
                 return None
-            self._learn(self._moment, missed, bodies)
-            _fill(found, bodies)
+            self._complete(found, missed, bodies, self._moment)
         return found
 
     @property
@@ -99,10 +97,14 @@ class RocksStore:
         """The same as long as nothing is being written."""
         return self._commits if self._committer.quiet else None
 
-    def _learn(self, began: int | None, names: Sequence[Name], bodies: list[bytes | None]) -> None:
-        """Remember what was read from that moment on, if nothing was written meanwhile."""
+    def _complete(
+        self, found: list[bytes | None], missed: Sequence[Name], bodies: Sequence[bytes | None], began: int | None
+    ) -> None:
+        """Put what was read in place of what was not found; remember it, if nothing was written since that moment."""
         if began is not None and began == self._moment:
-            self._hot.learn(names, bodies)
+            self._hot.learn(missed, bodies)
+        rest = iter(bodies)
+        found[:] = [body if body is not None else next(rest) for body in found]
 
     async def read_note(self, name: str) -> bytes | None:
         """See `Store.read_note`."""
@@ -248,12 +250,6 @@ class RocksSnapshot:
 def _missed(names: Sequence[Name], found: list[bytes | None]) -> list[Name]:
     """Those of which nothing was found."""
     return [name for name, body in zip(names, found, strict=True) if body is None] if None in found else []
-
-
-def _fill(found: list[bytes | None], bodies: Iterable[bytes | None]) -> None:
-    """Put these in place of what was not found."""
-    rest = iter(bodies)
-    found[:] = [body if body is not None else next(rest) for body in found]
 
 
 def _unreadable(error: EngineError) -> Unavailable:
