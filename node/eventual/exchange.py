@@ -16,7 +16,7 @@ from random import Random
 
 from node.codec import Address, pack
 from node.errors import NotServing, RingError, Unavailable
-from node.eventual.agreed_time import AgreedTime
+from node.eventual.agreed_time import MICROS, AgreedTime
 from node.eventual.cells import Cell
 from node.eventual.messages import (
     BURY,
@@ -110,17 +110,19 @@ class Exchange:
         pause = self._settings.backoff
         while owed:
             keys = list(owed)[:BATCH]
+            for key in keys:
+                del owed[key]  # what is written from now on is owed again
             try:
                 await self._give(node, keys)
             except RingError as error:
+                for key in keys:
+                    self._owe(node, key)
                 log.debug("%s is owed %d records: %s", node, len(owed), error)
                 await self._attempt(self._excuse(node, owed, keys))
                 await asyncio.sleep(pause * self._random.uniform(0.5, 1))
                 pause = min(2 * pause, self._settings.backoff_limit)
             else:
                 pause = self._settings.backoff
-                for key in keys:
-                    owed.pop(key, None)
         del self._owed[node]
 
     async def _excuse(self, node: Address, owed: dict[bytes, None], keys: Iterable[bytes]) -> None:
@@ -160,15 +162,17 @@ class Exchange:
         self, node: Address, arc: Arc | None, listing: dict[bytes, bytes], *, give: bool = True
     ) -> None:
         differences = await self._ask(COMPARE, node, Listing(arc, tuple(listing.items())))
-        keys = differences.other
+        keys, wanted = differences.other, dict.fromkeys(differences.wanted)
         while keys:
             fetched = (await self._ask(FETCH, node, keys[:BATCH])).cells
-            await self._shelf.merge(fetched, self._time.micros())
+            merged = await self._shelf.merge(fetched, self._time.micros())
             if not fetched:
                 raise Unavailable(f"{node} gave nothing of {len(keys)} records: try again")
             keys = keys[len(fetched) :]
-        for at in range(0, len(differences.wanted) if give else 0, BATCH):
-            await self._give(node, differences.wanted[at : at + BATCH])
+            pairs = zip(merged, fetched, strict=True)
+            wanted |= {key: None for (key, now), (_, theirs) in pairs if now != theirs}  # what is buried was not listed
+        for at in range(0, len(wanted) if give else 0, BATCH):
+            await self._give(node, list(wanted)[at : at + BATCH])
 
     async def _give(self, node: Address, keys: Iterable[bytes]) -> None:
         keys = list(keys)
@@ -229,7 +233,7 @@ class Exchange:
         return Cells(tuple(now for now, given in zip(merged, question.cells, strict=True) if now != given))
 
     async def _bury(self, burial: Burial) -> None:
-        await self._shelf.bury(burial.arc, burial.horizon, burial.known)
+        await self._shelf.bury(burial)
 
     async def _clock(self, _: None) -> int:
         return self._time.own()
@@ -254,7 +258,11 @@ class Exchange:
 
     async def round(self) -> bool:
         """Compare all that is held here with those who should hold it; whether that was done."""
-        done = [await self._tend(arc, others) for arc, others in self._placement.own()]
+        now = self._time.micros()
+        burying = now - self._buried_at > self._shelf.grace // 10
+        if burying:
+            self._buried_at = now
+        done = [await self._tend(arc, others, burying) for arc, others in self._placement.own()]
         self._settled = [arc for arc, _ in self._placement.own() if self._covered(arc)]
         return all(done) and await self._hand_over_strays()
 
@@ -264,8 +272,9 @@ class Exchange:
             left = [piece for part in left for piece in part.minus(settled)]
         return not left
 
-    async def _tend(self, arc: Arc, others: list[Address]) -> bool:
-        """Compare an arc of our own with its other replicas; one that is new to us also with who had it before."""
+    async def _tend(self, arc: Arc, others: list[Address], burying: bool) -> bool:
+        """Compare an arc of our own with its other replicas; one that is new to us also with who had it before. Then
+        all of them have the same tombstones, and old ones may go."""
         share = self._placement.replicas - 1
         former = [] if self._covered(arc) else others[share:]
         began = self._time.micros()
@@ -274,8 +283,7 @@ class Exchange:
         done = all(await asyncio.gather(*map(self._attempt, steps)))
         if done:
             self._settled.append(arc)
-            if began - self._buried_at > self._shelf.grace // 10:
-                self._buried_at = began
+            if burying:
                 await self._attempt(self._forget_tombstones(arc, others[:share], began))
         return done
 
@@ -284,10 +292,13 @@ class Exchange:
         self._time.sampled(node, await self._ask(CLOCK, node, None), asked)
         await self.compare(arc, node)
 
-    async def _forget_tombstones(self, arc: Arc, others: list[Address], known: int) -> None:
-        if await self._shelf.bury(arc, known - self._shelf.grace, known):
+    async def _forget_tombstones(self, arc: Arc, others: list[Address], compared: int) -> None:
+        """Let go of what is old and was here before the comparison that began then: by more than clocks differ, and
+        commits take."""
+        burial = Burial(arc, compared - self._shelf.grace, compared - 2 * int(self._settings.max_future * MICROS))
+        if await self._shelf.bury(burial):
             for node in others:
-                await self._ask(BURY, node, Burial(arc, known - self._shelf.grace, known))
+                await self._ask(BURY, node, burial)
 
     async def _hand_over_strays(self) -> bool:
         done = True

@@ -26,7 +26,7 @@ from node.eventual.cells import (
     living,
     merge,
 )
-from node.eventual.messages import Deposit, Deposited, Sum
+from node.eventual.messages import Burial, Deposit, Deposited, Sum
 from node.eventual.stamps import HybridClock, Stamp
 from node.identifiers import EVERYTHING, RING, Arc, Identifier, Name, key_in, name_of, position_of
 from node.settings import MIB, Settings
@@ -131,12 +131,12 @@ class Shelf:
                 {name: (cell, ()) for name, cell in held if cell and print_of(name, cell) == wanted[key_in(name)]}
             )
 
-    async def bury(self, arc: Arc, horizon: int, known: int) -> int:
-        """Let go of tombstones stamped before `horizon` that were here before `known`; how many."""
+    async def bury(self, burial: Burial) -> int:
+        """Let go of the tombstones that may go; how many."""
         old = [
             (key_in(name), print_of(name, body.cell))
-            async for name, body in self.scan(arc)
-            if is_buried(body.cell, horizon) and body.arrived < known
+            async for name, body in self.scan(burial.arc)
+            if is_buried(body.cell, burial.horizon) and body.arrived < burial.known
         ]
         await self.drop(old)
         return len(old)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from random import Random
 
 from node.chain.cartography import Chart
@@ -14,35 +13,18 @@ from node.chain.tending import KEEPERS
 from node.client.atlas import Atlas
 from node.codec import Address, pack, unpack
 from node.errors import RingError
-from node.identifiers import RING, Arc, Identifier, Name
+from node.identifiers import RING, Arc, Identifier
 from node.register.acceptor import Acceptor
 from node.register.keepers import Keepers
 from node.register.messages import Configuration, Keeper, Record
 from node.settings import Settings
 from node.simulation.faults import CALM, Faults
 from node.simulation.world import Host, World
-from node.store.memory import MemoryStore
 from node.tasks import Tasks
 from node.transport import Switchboard
+from tests.simulation.disks import SlowStore
 
 SETTINGS = Settings.profile("local")
-
-
-class SlowStore(MemoryStore):
-    """A disk that takes a moment to read too, and sometimes, where told so, very long. What it finds is what was there
-    at the beginning of that moment or at its end."""
-
-    stalls = 0.0
-    """Share of reads that take up to eight seconds."""
-
-    def peek_many(self, names: Sequence[Name]) -> None:
-        return None
-
-    async def get_many(self, names: Sequence[Name]) -> list[bytes | None]:
-        stalls = self._random.random() < self.stalls
-        early = await super().get_many(names)
-        await asyncio.sleep(self._random.uniform(0, 8) if stalls else self._random.expovariate(1 / 0.0005))
-        return early if self._random.random() < 0.5 else await super().get_many(names)
 
 
 class Client:

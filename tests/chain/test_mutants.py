@@ -22,7 +22,8 @@ from tests.chain.chaos import LONG_LEASES, Clients, assert_linearizable, chaos, 
 from tests.chain.mutants import MUTANTS, first_seed_that_catches
 from tests.chain.newcomers import a_head_of_long_ago_comes_back
 from tests.chain.power import machines_lose_power
-from tests.chain.rig import SETTINGS, ChainRing, SlowStore
+from tests.chain.rig import SETTINGS, ChainRing
+from tests.simulation.disks import SlowStore
 from tests.simulation.rings import until
 
 

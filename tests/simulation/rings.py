@@ -19,9 +19,9 @@ from node.replication.node import RingNode
 from node.settings import Settings
 from node.simulation.faults import CALM, Faults
 from node.simulation.world import Host, World
-from node.store.memory import MemoryStore
 from node.tasks import Tasks
 from node.transport import Switchboard
+from tests.simulation.disks import SlowStore
 
 SETTINGS = Settings.profile("local")
 
@@ -172,7 +172,7 @@ class SimulatedRing(Ring):
         """What the first node says of the ring."""
 
     async def _boot(self, host: Host, first: Host | None, members: int) -> None:
-        store = MemoryStore(host.disk, host.random)
+        store = SlowStore(host.disk, host.random)
         clock, wall, boot = host.clock, self.wall_of(host), self.boot_of(host)
         node = await WatchedNode.open(
             host.address, store, host.transport, self.settings, host.random, clock, wall, boot
