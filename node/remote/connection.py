@@ -9,34 +9,31 @@ awaited with a deadline; when the connection ends all fail at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from types import CoroutineType
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from rpyc.core import brine, consts, protocol
 
-from node.errors import BadUsage, BadValue, NotARing, NotTrusted, OutcomeUnknown, RingError, Unreachable
+from node.errors import BadUsage, BadValue, NotARing, NotTrusted, RingError, Unreachable
 from node.remote import relay
-from node.remote.calls import Calls, due
+from node.remote.calls import Calls
 from node.remote.exposure import ROOT, Exposed, Exposure
 from node.remote.framing import Garbage, TooLarge
 from node.remote.plain import WHAT_TO_SEND, first_of_pair, read
-from node.remote.translation import dumped, internal, not_plain, translated
+from node.remote.requests import EXCEPTION, MARGIN, Requests
+from node.remote.translation import internal, translated
 from node.remote.wire import Wire
 from node.settings import Settings
 from node.trust.party import Party
 
-REQUEST, REPLY, EXCEPTION = (brine.I1.pack(m) for m in (consts.MSG_REQUEST, consts.MSG_REPLY, consts.MSG_EXCEPTION))
+REQUEST, REPLY = (brine.I1.pack(kind) for kind in (consts.MSG_REQUEST, consts.MSG_REPLY))
 Gate = Callable[[Any], tuple[Party, Exposure]]
 """Of a certificate that a peer has proved, as `ssl` tells it: who that is and what it may reach. Raises NotTrusted."""
 PAIR, FOUR = brine.TAG_TUP2, brine.TAG_TUP4
 TUPLE = brine.IMM_INTS[consts.LABEL_TUPLE]
 RELAYS = (consts.LABEL_LOCAL_REF, ROOT)
 """How a node refers to its root."""
-PLAIN = frozenset((bytes, str, int, float, bool, tuple, type(None)))
 MAX_PING = 64 * 1024
-MARGIN = 16
-"""Bytes of a message beside what is asked or answered, at most."""
 CLOSED_OFF = {
     "allow_safe_attrs": False,
     "allow_exposed_attrs": False,
@@ -73,10 +70,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         """Why the peer was not let through the gate."""
         self._loop = asyncio.get_running_loop()
         self._calls = Calls(lambda: self.peer, self.wire.moved, settings)
-        self._working: dict[asyncio.Task[None], int] = {}
-        """Requests in work, with their sizes."""
-        self._in_work = 0
-        self._taking = 0
+        self._requests = Requests(self.wire, settings, self._end_if_done)
         self._heads: dict[str, bytes] = {}
         self._peer_root: Any = None
         self._leaving = False
@@ -86,7 +80,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
     @property
     def full(self) -> bool:
         """Whether as much is in work as may be."""
-        return len(self._working) >= self._settings.max_in_flight or self._in_work >= self._settings.max_in_work
+        return self._requests.full
 
     def begun(self, certificate: Any) -> None:
         """The peer is there and has proved this certificate to be its own. Raises NotTrusted."""
@@ -103,12 +97,12 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         return payload.startswith(REQUEST)
 
     def take(self, payload: bytes) -> None:
-        self._taking = len(payload)
         if (answer := relay.replied(payload)) is not None:
             seq, content = answer
             self._calls.answered(seq, (consts.LABEL_VALUE, content))
         elif (request := relay.requested(payload)) is not None:
-            self._work(request[0], self._handle_callattr, self._exposure.root, relay.NAME, request[1:])
+            root = self._exposure.root
+            self._requests.do(request[0], len(payload), self._handle_callattr, root, relay.NAME, request[1:])
         else:
             self._dispatch(payload)
 
@@ -124,7 +118,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         limit = f"larger than the limit of {self._settings.max_frame} bytes"
         seq = _number_of(skipped.head)
         if skipped.head[:1] == REQUEST:
-            self._reply_error(seq, BadValue(f"the request is {limit}: send less at a time"))
+            self._requests.fail(seq, BadValue(f"the request is {limit}: send less at a time"))
         else:
             self._calls.failed(seq, RingError(f"the answer of {self.peer} is {limit}: ask for less at a time"))
 
@@ -134,7 +128,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if self.closed and not self._working and self._on_end is not None:
+        if self.closed and not self._requests and self._on_end is not None:
             self._on_end(self)
 
     # -- being called --------------------------------------------------------------------------------------------
@@ -150,7 +144,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             self._unreadable(data, error)
             return
         if kind == REQUEST:
-            self._dispatch_request(seq, content)
+            self._dispatch_request(seq, content, len(data))
         elif kind == REPLY:
             self._calls.answered(seq, content)
         elif kind == EXCEPTION:
@@ -162,11 +156,11 @@ class Connection(protocol.Connection):  # type: ignore[misc]
     def _unreadable(self, data: bytes, error: Exception) -> None:
         seq = _number_of(data)
         if self.is_request(data):
-            self._reply_error(seq, error if isinstance(error, BadValue) else BadValue("not a request"))
+            self._requests.fail(seq, error if isinstance(error, BadValue) else BadValue("not a request"))
         else:
             self._calls.failed(seq, RingError(f"the answer of {self.peer} cannot be read: {error}"))
 
-    def _dispatch_request(self, seq: int, raw_args: Any) -> None:
+    def _dispatch_request(self, seq: int, raw_args: Any, size: int) -> None:
         try:
             handler, package = raw_args
             handle = self._HANDLERS.get(handler) if type(handler) is int else None
@@ -175,62 +169,9 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             arguments = self._unbox(package)
             _check_tuple(arguments)
         except (RingError, AttributeError, TypeError, ValueError) as error:
-            self._reply_error(seq, error)
+            self._requests.fail(seq, error)
         else:
-            self._work(seq, handle, self, *arguments)
-
-    def _work(self, seq: int, handle: Callable[..., Any], *arguments: Any) -> None:
-        """Do what is asked, and answer when it is done."""
-        try:
-            result = handle(*arguments)
-        except (RingError, AttributeError, TypeError, ValueError) as error:
-            self._reply_error(seq, error)
-            return
-        kind = type(result)
-        if kind in PLAIN:
-            self._reply(seq, result)
-        elif kind is Exposed:
-            self.wire.send(REPLY, brine.dump((seq, (consts.LABEL_REMOTE_REF, result.pack))))
-        elif kind is CoroutineType or isinstance(result, Awaitable):
-            task = self._loop.create_task(self._answer_later(seq, result))
-            self._working[task] = self._taking
-            self._in_work += self._taking
-            task.add_done_callback(self._worked)
-        else:
-            self._reply_error(seq, not_plain(result))
-
-    async def _answer_later(self, seq: int, work: Awaitable[Any]) -> None:
-        try:
-            result = await work
-        except RingError as error:
-            self._reply_error(seq, error)
-        except asyncio.CancelledError:
-            self._reply_error(seq, OutcomeUnknown("the node stopped in the middle of the request"))
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told that it failed
-            self._reply_error(seq, internal(error))
-        else:
-            self._reply(seq, result)
-
-    def _worked(self, task: asyncio.Task[None]) -> None:
-        self._in_work -= self._working.pop(task)
-        self.wire.release()
-        self._end_if_done()
-
-    def _reply(self, seq: int, result: Any) -> None:
-        try:
-            content = relay.dumped(result) if type(result) is bytes else (brine.dump(result),)
-        except (ValueError, TypeError, RecursionError):
-            self._reply_error(seq, not_plain(result))
-            return
-        if sum(map(len, content)) + MARGIN > self._settings.max_frame:
-            limit = self._settings.max_frame
-            self._reply_error(seq, RingError(f"the answer is larger than the limit of {limit} bytes: ask for less"))
-            return
-        self.wire.send(relay.REPLY, relay.dumped_number(seq), relay.VALUE, *content)
-
-    def _reply_error(self, seq: int, error: Exception) -> None:
-        self.wire.send(EXCEPTION, PAIR, brine.dump(seq), dumped(error))
+            self._requests.do(seq, size, handle, self, *arguments)
 
     # -- RPyC's handlers: no others are open ---------------------------------------------------------------------
 
@@ -359,7 +300,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
                 f"the request is larger than the limit of {self._settings.max_frame} bytes: send less at a time"
             )
         if not wire.writable:
-            deadline = await self._until_writable(deadline)
+            deadline = await wire.until_writable(deadline)
         if wire.closed or deadline <= 0:
             raise Unreachable(
                 f"nothing was sent to {self.peer}: " + ("no time is left" if deadline <= 0 else "it is gone")
@@ -367,22 +308,6 @@ class Connection(protocol.Connection):  # type: ignore[misc]
         seq = self._get_seq_id()
         ticket = wire.send(relay.REQUEST, relay.dumped_number(seq), *package)
         return await self._calls.answer(seq, ticket, deadline)
-
-    async def _until_writable(self, deadline: float) -> float:
-        """Wait until the peer takes what it was sent before; the time that is left then."""
-        wire, loop = self.wire, self._loop
-        began = loop.time()
-        until = began + deadline
-        while not wire.writable:
-            try:
-                async with asyncio.timeout_at(until):
-                    await wire.until_writable()
-            except TimeoutError:
-                until = due(began, deadline, wire.moved(), self._settings)
-                if until <= loop.time():
-                    text = f"{self.peer} does not take what was sent to it before: nothing more was sent"
-                    raise Unreachable(text) from None
-        return until - loop.time()
 
     # -- ending --------------------------------------------------------------------------------------------------
 
@@ -404,7 +329,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
     @property
     def busy(self) -> bool:
         """Whether calls are under way in either direction."""
-        return bool(self._calls or self._working)
+        return bool(self._calls or self._requests)
 
     def leave(self) -> None:
         """Refuse new requests from now on; those in work are answered."""
@@ -425,9 +350,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
 
     def cancel(self) -> list[asyncio.Task[None]]:
         """Break off the requests in work; their tasks, for waiting until they have ended."""
-        for task in self._working:
-            task.cancel()
-        return list(self._working)
+        return self._requests.cancel()
 
     def __del__(self) -> None:
         """The stock one would make a synchronous request."""

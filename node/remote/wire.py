@@ -18,7 +18,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from node.errors import NotTrusted
+from node.errors import NotTrusted, Unreachable
+from node.remote.calls import due
 from node.remote.framing import Garbage, Splitter, TooLarge, frame
 from node.settings import Settings
 
@@ -257,9 +258,22 @@ class Wire(asyncio.Protocol):
         """Whether the peer takes what it is sent."""
         return self._writable.is_set()
 
-    async def until_writable(self) -> None:
-        """Wait until the peer takes what it is sent, or the connection ends."""
-        await self._writable.wait()
+    async def until_writable(self, deadline: float) -> float:
+        """Wait until the peer takes what it was sent before, or the connection ends; what is left of the deadline then.
+        Raises Unreachable."""
+        loop = self._loop
+        began = loop.time()
+        until = began + deadline
+        while not self._writable.is_set():
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._writable.wait()
+            except TimeoutError:
+                until = due(began, deadline, self.moved(), self._settings)
+                if until <= loop.time():
+                    text = f"{self.peer} does not take what was sent to it before: nothing more was sent"
+                    raise Unreachable(text) from None
+        return until - loop.time()
 
     def pause_writing(self) -> None:
         self._writable.clear()

@@ -14,6 +14,7 @@ from rpyc.core import consts
 from node.remote.connection import Connection
 from node.remote.exposure import Exposed, Exposure
 from node.remote.listener import Listener
+from node.remote.requests import Requests
 from tests.fuzz.attack import Attack, Target
 from tests.fuzz.entrances import Entrances
 from tests.fuzz.oracle import Finding, judge
@@ -61,8 +62,8 @@ for _name in OPEN_RING.exposed:
 def findings(monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
     """What attackers see wrong from outside, and the witness from inside."""
     tripped: list[str] = []
-    for name in ("take", "_answer_later"):  # what the witness replaces is put back after the test
-        monkeypatch.setattr(Connection, name, vars(Connection)[name])
+    monkeypatch.setattr(Connection, "take", Connection.take)  # what the witness replaces is put back after the test
+    monkeypatch.setattr(Requests, "_answer_later", Requests._answer_later)
     monkeypatch.setattr("tests.fuzz.witness._is_exposed", lambda code: code is _nothing.__code__)
     Witness("/nowhere", tripped.append).surround()
 
@@ -128,7 +129,7 @@ def answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     def answering(self: Connection, data: bytes) -> None:
         dispatch(self, data)
         if not self.is_request(data):
-            self._reply(1, None)
+            self._requests._reply(1, None)
 
     monkeypatch.setattr(Connection, "_dispatch", answering)
 

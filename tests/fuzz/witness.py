@@ -20,13 +20,15 @@ from types import CodeType, CoroutineType, FrameType
 from typing import Any
 
 from node.remote.connection import Connection
+from node.remote.requests import Requests
 
 ROOT = Path(__file__).resolve().parents[2]
 REMOTE = str(ROOT / "node" / "remote") + os.sep
-DISPATCH = {REMOTE + name for name in ("connection.py", "exposure.py")}
+DISPATCH = {REMOTE + name for name in ("connection.py", "requests.py", "exposure.py")}
 """The files whose code handles what peers ask for."""
 OWN = {
-    REMOTE + f"{n}.py" for n in ("connection", "calls", "relay", "exposure", "plain", "translation", "wire", "framing")
+    REMOTE + f"{name}.py"
+    for name in ("connection", "requests", "calls", "relay", "exposure", "plain", "translation", "wire", "framing")
 }
 OWN |= {str(ROOT / "node" / name) for name in ("errors.py", "codec.py")} | {__file__}
 RPYC = ("brine.py", "compat.py")
@@ -60,7 +62,7 @@ class Witness:
 
     def surround(self) -> None:
         """Watch every message that is taken, and every coroutine that is awaited for one."""
-        take, answer_later = Connection.take, Connection._answer_later
+        take, answer_later = Connection.take, Requests._answer_later
 
         def watched(connection: Connection, payload: bytes) -> None:
             if not self.armed:
@@ -72,13 +74,13 @@ class Witness:
             finally:
                 sys.setprofile(None)
 
-        def checked(connection: Connection, seq: int, work: Any) -> Any:
+        def checked(requests: Requests, seq: int, work: Any) -> Any:
             if not isinstance(work, CoroutineType) or not (_is_exposed(work.cr_code) or _is_call(work.cr_code)):
                 self.trip(f"{work!r} is awaited")
-            return answer_later(connection, seq, work)
+            return answer_later(requests, seq, work)
 
         Connection.take = watched  # type: ignore[method-assign]
-        Connection._answer_later = checked  # type: ignore[method-assign]
+        Requests._answer_later = checked  # type: ignore[method-assign]
 
     def _profile(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":
