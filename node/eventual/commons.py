@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from random import Random
 
 from node.batches import side_by_side
 from node.chord.household import Household
 from node.codec import Address, Contact, pack, unpack
-from node.data import Scan, Scanned, Stored, Traffic, Verified, Version
-from node.errors import BadValue, Moved, Overloaded, RingError, StoreFull, Unavailable
+from node.data import Scan, Scanned, Stored, Verified, Version
+from node.errors import Moved, RingError, StoreFull, Unavailable
 from node.events import Event
 from node.eventual import messages as m
 from node.eventual.agreed_time import MICROS, AgreedTime
@@ -23,13 +23,14 @@ from node.eventual.exchange import Exchange
 from node.eventual.limits import Limited, check_lasting
 from node.eventual.messages import DEPOSIT, HELD, PICK, SUMS, Deposit, Deposited, Sum
 from node.eventual.placement import Placement
+from node.eventual.seeker import Seeker
 from node.eventual.shelf import Shelf
 from node.eventual.stamps import HybridClock, Stamp, writer_of
 from node.identifiers import EVERYTHING, Arc, Identifier, key_in, position_of
 from node.settings import MIB, Settings
 from node.store.interface import Batch, Store
 from node.tasks import Tasks
-from node.transport import A, Method, Q, Switchboard, Transport
+from node.transport import Switchboard, Transport
 from node.values import check_sizes
 
 log = logging.getLogger(__name__)
@@ -70,9 +71,8 @@ class Commons(Limited):
         self._time = time
         self._tasks = tasks
         self.operations = self
-        self.traffic = Traffic()
-        self._quiet: dict[Address, float] = {}
-        """Nodes that did not answer, and until when they are asked last."""
+        self._seeker = Seeker(placement, transport, settings)
+        self.traffic = self._seeker.traffic
         self._repairs = 0
 
     @classmethod
@@ -162,7 +162,7 @@ class Commons(Limited):
 
     async def get_all(self, key: bytes) -> tuple[Stored, ...]:
         """All values that stand side by side, the newest first. Raises Unavailable."""
-        cell = await self._reach(key, PICK, key, self._pick)
+        cell = await self._seeker.ask(key, PICK, key, self._pick)
         return tuple(_stored(written.stamp, written.value) for written in cell if written.value is not None)
 
     async def put(self, key: bytes, value: bytes, expires: int = 0) -> Version:
@@ -206,50 +206,10 @@ class Commons(Limited):
         """Have a replica take a write; what it already holds, however new, makes this one newer still."""
         time = self._clock.next(max((stamp.time for stamp in seen), default=0))
         while True:
-            answer = await self._reach(key, DEPOSIT, Deposit(key, value, time, seen), self._deposit)
+            answer = await self._seeker.ask(key, DEPOSIT, Deposit(key, value, time, seen), self._deposit)
             if answer.taken:
                 return answer
             time = self._clock.next(answer.newest.time)
-
-    async def _reach(self, key: bytes, method: Method[Q, A], question: Q, here: Callable[[Q], Awaitable[A]]) -> A:
-        """Ask one replica after another, then the nodes that follow, until one answers."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.operation
-        full: RingError | None = None
-        failure: RingError = Unavailable("no node is known for this key")
-        while True:
-            for node in await self._candidates(key):
-                left = deadline - loop.time()
-                if left <= 0:
-                    break
-                try:
-                    if node == self._placement.here:
-                        self.traffic.straight += 1
-                        return await here(question)
-                    self.traffic.astray += 1
-                    patience = min(left, self._settings.probe / 2)
-                    return await method.ask(self._transport, node, question, deadline=patience)
-                except (BadValue, Overloaded):
-                    raise
-                except StoreFull as error:
-                    full = failure = error
-                except RingError as error:
-                    failure = error
-                    self._quiet[node] = loop.time() + self._settings.call
-            if full is not None:
-                raise full
-            if loop.time() + self._settings.backoff >= deadline:
-                raise Unavailable(f"no answer for this key within {self._settings.operation} s: {failure}")
-            self._placement.forget()
-            await asyncio.sleep(self._settings.backoff)
-
-    async def _candidates(self, key: bytes) -> list[Address]:
-        nodes = await self._placement.candidates(Identifier.of_key(key), self._settings.probe)
-        now = asyncio.get_running_loop().time()
-        self._quiet = {node: until for node, until in self._quiet.items() if until > now}
-        replicas = nodes[: self._placement.replicas]
-        near = sorted(replicas, key=lambda node: node != self._placement.here)
-        return sorted([*near, *nodes[len(replicas) :]], key=lambda node: node in self._quiet)
 
     # -- what this node answers ---------------------------------------------------------------------------------------
 
