@@ -30,7 +30,7 @@ class Seeker:
 
     async def ask(self, key: bytes, method: Method[Q, A], question: Q, here: Callable[[Q], Awaitable[A]]) -> A:
         """What one of the nodes answers; `here` does what this node is asked itself. Raises Unavailable, and what the
-        method does: BadValue and Overloaded from the first that says so, StoreFull where one is full and no other takes it."""
+        method does: BadValue and Overloaded at once, StoreFull if no other node answers."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.operation
         full: RingError | None = None
