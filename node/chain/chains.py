@@ -114,6 +114,8 @@ class Chains:
         after: Name | None = None
         snapshot = await replica.store.snapshot()
         try:
+            async with self._patience(NotServing(f"{replica.arc} is slow to write: try again")):
+                await replica.settled()  # what is in it may be on its way to the disk
             while True:
                 records, after = await snapshot.scan(question.arc, after, self._settings.chunk)
                 page = self._wanted(question, records)
@@ -322,7 +324,7 @@ class Chains:
         return await replica.store.count(arc)
 
     async def digest(self, arc: Arc) -> Digest:
-        """A fingerprint of all records of an arc, which must be held here as one. Raises Moved."""
+        """A fingerprint of all records of an arc, which must be held here as one. Raises Moved, NotServing."""
         replica = self.replicas.of(arc)
         if replica is None or self.replicas.life not in replica.state.chain:
             raise Moved(f"{arc} is not held here", None)
@@ -331,6 +333,8 @@ class Chains:
         snapshot = await self.replicas.store.snapshot()
         fingerprint, records = Fingerprint(), 0
         try:
+            if replica.ordered != position:  # some of that may be in it
+                raise NotServing(f"{arc} is being written: try again")
             after: Name | None = None
             while True:
                 chunk, after = await snapshot.scan(arc, after, self._settings.chunk)

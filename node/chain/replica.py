@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
@@ -158,16 +158,20 @@ class Replica:
     async def current(self, names: tuple[Name, ...]) -> dict[Name, Stored | None]:
         """The records of keys by everything ordered up to the moment this returns."""
         while True:
-            look = Look(frozenset(names), {name for name in names if name in self._latest})
-            self.looks.append(look)
-            try:
-                bodies = dict(zip(names, await self.store.get_many(names), strict=True))
-            finally:
-                self.looks.remove(look)
+            bodies, moving = await self._read(names)
             ordered = {name: self._latest[name].body for name in names if name in self._latest}
-            if look.moving <= ordered.keys():  # of the others it may have been read before or after
+            if moving <= ordered.keys():
                 bodies |= ordered
                 return {name: unpack(Stored, body) if body is not None else None for name, body in bodies.items()}
+
+    async def _read(self, names: Sequence[Name]) -> tuple[dict[Name, bytes | None], set[Name]]:
+        """What the disk holds of keys; and those of them of which that may be before or after what was ordered."""
+        look = Look(frozenset(names), {name for name in names if name in self._latest})
+        self.looks.append(look)
+        try:
+            return dict(zip(names, await self.store.get_many(names), strict=True)), look.moving
+        finally:
+            self.looks.remove(look)
 
     # -- taking commands ---------------------------------------------------------------------------------------------
 
@@ -366,6 +370,12 @@ class Replica:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    async def settled(self) -> None:
+        """Wait until everything ordered up to now is durable or refused."""
+        ordered = self.ordered
+        while self.position < min(ordered, self.ordered):
+            await self.changes()
+
     async def at_rest(self) -> None:
         """Wait until everything taken is durable or refused."""
         while self._writing or self._pending:
@@ -384,7 +394,9 @@ class Replica:
         while True:
             names = [name for each in chosen if each.version not in self._under_way for name in each.names]
             commands = {v: c for v, c in self._under_way.items() if chosen and v <= chosen[-1].version}
-            bodies = dict(zip(names, await self.store.get_many(names), strict=True)) if names else {}
+            bodies, moving = await self._read(names) if names else ({}, set())
+            if moving:  # they may be on the disk, and not be said to be
+                await self.settled()
             every = self._logged_after(position, None)
             if not any(name in bodies for each in every[len(chosen) :] for name in each.names):
                 last = {name: each.version for each in chosen for name in each.names}

@@ -18,6 +18,7 @@ from node.data import Stored
 from node.errors import Moved, StoreFull
 from node.identifiers import Arc, Identifier, Name, name_of
 from node.simulation.loop import run
+from node.store.interface import Batch
 from node.store.memory import MemoryDisk, MemoryStore
 
 ME, CLIENT = b"m" * 16, b"c" * 16
@@ -78,6 +79,33 @@ def test_a_command_that_reaches_the_disk_while_it_is_read_counts() -> None:
         assert current == {name_of(b"k"): Stored((1, 2), b"2"), name_of(b"another"): None}
         replica.take((command((1, 3), 3),))
         assert await replica.current((name_of(b"k"),)) == {name_of(b"k"): Stored((1, 3), b"3")}
+
+    run(scenario())
+
+
+def test_a_command_made_anew_comes_with_the_one_that_has_just_reached_the_disk() -> None:
+    """It is found there before the commit is answered."""
+
+    class Late(MemoryStore):
+        async def commit(self, batch: Batch, *, to_disk: bool | None = None) -> None:  # type: ignore[override]
+            await super().commit(batch, to_disk=to_disk)
+            await asyncio.sleep(1)
+
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        head = await (await replicas_on(disk)).found(Entry(WHOLE, 1, (ME, bytes(16))))
+        await head.take((command((1, 1), 1),))
+        disk.crash()
+        replicas = Replicas(Late(disk, Random(1)), asyncio.ensure_future, lambda: 0.0, ME)
+        await replicas.load()
+        (replica,) = replicas
+        taken = replica.take((command((1, 2), 2, slot=1),))
+        await asyncio.sleep(0.5)
+        first, *others = await replica.commands_after((1, 0))
+        bodies = [change.body for each in (first, *others) for change in each.changes]
+        assert [each.version for each in others] == [(1, 2)], "what the first holds was written by the second"
+        assert first.overtaken and bodies == [pack(Stored((1, 2), b"2"))] * 2
+        await taken
 
     run(scenario())
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from random import Random
 
 from node.identifiers import Name
-from node.store.memory import MemoryStore
+from node.store.interface import Batch
+from node.store.memory import MemoryDisk, MemoryStore
 
 
 class SlowStore(MemoryStore):
     """A disk that takes a moment to read too, and sometimes, where told so, very long. What it finds is what was there
-    at the beginning of that moment or at its end."""
+    at the beginning of that moment or at its end. A commit is answered a moment after it may be found."""
 
     stalls = 0.0
     """Share of reads that take up to eight seconds."""
+
+    def __init__(self, disk: MemoryDisk, random: Random) -> None:
+        super().__init__(disk, random)
+        self._told = 0.0
 
     def peek_many(self, names: Sequence[Name]) -> None:
         return None
@@ -24,3 +30,22 @@ class SlowStore(MemoryStore):
         early = await super().get_many(names)
         await asyncio.sleep(self._random.uniform(0, 8) if stalls else self._random.expovariate(1 / 0.0005))
         return early if self._random.random() < 0.5 else await super().get_many(names)
+
+    def commit(self, batch: Batch, *, to_disk: bool | None = None) -> Awaitable[None]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[None] = loop.create_future()
+
+        def tell(committed: asyncio.Future[None]) -> None:
+            self._told = max(self._told, loop.time() + self._random.expovariate(1 / 0.0005))
+            loop.call_at(self._told, pass_on, committed)
+
+        def pass_on(committed: asyncio.Future[None]) -> None:
+            if answer.done():
+                return
+            if error := committed.exception():
+                answer.set_exception(error)
+            else:
+                answer.set_result(None)
+
+        asyncio.ensure_future(super().commit(batch, to_disk=to_disk)).add_done_callback(tell)
+        return answer
