@@ -191,7 +191,7 @@ class Chains:
             if not replica.is_still:
                 break
         self._check_answers(replica, replica.is_head, len(edits))
-        known = replica.remembers(question.operation)
+        known = replica.log.remembers(question.operation)
         if known is not None and known.operation is not None and known.operation.number >= question.operation.number:
             edits = ordering.left(known, edits) if known.operation == question.operation else ()
             if not edits:
@@ -214,7 +214,7 @@ class Chains:
         if known.operation.number > question.operation.number:
             raise OutcomeUnknown("a later operation of this client took its place: what became of it is not known")
         written = await self._stable(replica, known.version, known.outcome)
-        if replica.remembers(question.operation) is not known:
+        if replica.log.remembers(question.operation) is not known:
             raise OutcomeUnknown("the disk was full at the first attempt, or a later operation took its place")
         return written
 

@@ -116,7 +116,7 @@ class Source:
             left = len(mirror.watch.written)
             mirror.number = request.number
             if request.sealed and not left:
-                log = tuple(_for_copy(each, replica.stable) for each in replica.log.values())
+                log = tuple(_for_copy(each, replica.stable) for each in replica.log.entries.values())
                 mirror.changes = Changes(records, left, replica.position, log)
             else:
                 mirror.changes = Changes(records, left, NEVER, ())

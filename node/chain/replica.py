@@ -4,23 +4,22 @@
     sealed    it takes nothing of its epoch or any before; what it had ordered is durable or refused
     adopts    a later epoch, after which it follows again
 
-History is a sequence of commands with growing versions. The *log* is its part that the rest of the chain may lack, and
-the last command of every operation slot, by which a write that is tried again is known. Nothing here asks another node.
-A store that fails to write for another reason than a full disk ends the node: what it holds is not known any more.
+History is a sequence of commands with growing versions; what is remembered of it is the log. Nothing here asks another
+node. A store that fails to write for another reason than a full disk ends the node: what it holds is not known then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from node.chain.history import OVERHEAD, last_of_each_slot, log_name, names_of, remade, size_of, slot_of
-from node.chain.messages import NEVER, Change, Command, Logged, Operation, ReplicaState
+from node.chain.history import OVERHEAD, log_name, names_of, remade, size_of
+from node.chain.log import Log
+from node.chain.messages import NEVER, Change, Command, Logged, ReplicaState
 from node.chain.recent import Recent
 from node.chain.ring_map import Entry, Life
 from node.codec import pack, unpack
@@ -78,24 +77,17 @@ class Replica:
         self.state = state
         self.gone = False
         """True once this object stands for nothing any more: split, merged or retired."""
-        self._log = dict(log)
-        self._numbers = count(max(self._log, default=0) + 1)
-        self._answered = last_of_each_slot(self._log)
-        self._sessions = {slot: self._log[n] for slot, n in self._answered.items()}
-        self.position = max(state.base, *(each.version for each in self._log.values()), NEVER)
+        self.log = Log(log)
+        self.position = max(state.base, *(each.version for each in log.values()), NEVER)
         self.ordered = self.position
         self.stable = NEVER
         self._under_way: dict[Version, Command] = {}
         self._sizes: dict[Version, int] = {}
         """Commands not stable yet, as they travel; those from before a restart are read from the store."""
         self._under_way_size = 0
-        self._unconfirmed = deque(self._log.values())
-        """The part of the log that is not known to be stable."""
         self._pending: list[tuple[list[Taken], asyncio.Future[None]]] = []
         self._latest: dict[Name, Change] = {}
         """What keys will be once everything ordered is durable."""
-        self._superseded = [n for n in self._log if n not in self._answered.values()]
-        """Log that only the rest of the chain may still need."""
         self.recent = Recent([(state.arc, self.position)])
         self._changed = asyncio.Event()
         self._confirming: list[tuple[Version, int, asyncio.Future[None]]] = []
@@ -146,10 +138,6 @@ class Replica:
         self.state = state
         self._decide()
         self.stir()
-
-    def remembers(self, operation: Operation) -> Logged | None:
-        """The last command of the operation's slot."""
-        return self._sessions.get(slot_of(operation))
 
     def is_durable(self, names: Iterable[Name]) -> bool:
         """Whether nothing ordered for these keys still has to reach the disk."""
@@ -221,8 +209,7 @@ class Replica:
             lacking = () if is_tail else names  # nobody after the tail will need the command again
             logged = Logged(version, command.operation, lacking, command.outcome, now, command.covers)
             taken.append((command, names, logged))
-            if command.operation is not None:
-                self._sessions[slot_of(command.operation)] = logged
+            self.log.order(logged)
             self._latest.update(zip(names, command.changes, strict=True))
             for look in self.looks:
                 look.moving |= look.names.intersection(names)
@@ -237,7 +224,7 @@ class Replica:
         """Store what was taken, group by group, until nothing is left."""
         while self._pending:
             groups, self._pending = self._pending, []
-            numbered = [(next(self._numbers), taken) for group, _ in groups for taken in group]
+            numbered = [(self.log.number(), taken) for group, _ in groups for taken in group]
             try:
                 await self.store.commit(self._batch(numbered))
             except StoreFull as full:
@@ -263,27 +250,17 @@ class Replica:
                 else:
                     batch.put(change.name, change.body)
             batch.note(log_name(self.uid, number), pack(logged))
-        for number in [n for n in self._superseded if self._log[n].version <= self.stable]:
+        for number in self.log.forget(self.stable):
             batch.forget(log_name(self.uid, number))
-            self._superseded.remove(number)
-            del self._log[number]
         return batch
 
     def _stored(self, numbered: list[tuple[int, Taken]]) -> None:
         for number, (command, names, logged) in numbered:
-            self._log[number] = logged
+            self.log.store(number, logged)
             if command.overtaken:
                 self.recent.forget(command.version)
             else:
                 self.recent.add(command, self._sizes[command.version])
-            self._unconfirmed.append(logged)
-            if command.operation is None:
-                self._superseded.append(number)
-            else:
-                slot = slot_of(command.operation)
-                if slot in self._answered:
-                    self._superseded.append(self._answered[slot])
-                self._answered[slot] = number
             latest = self._latest
             for change in command.changes:
                 if latest.get(change.name) is change:  # none was ordered for it since
@@ -302,7 +279,7 @@ class Replica:
             self._under_way_size -= self._sizes.pop(version)
             del self._under_way[version]
         self._latest = {}
-        self._sessions = {slot: self._log[n] for slot, n in self._answered.items()}
+        self.log.refuse()
         self.ordered = self.position
         self.stir()
 
@@ -312,8 +289,7 @@ class Replica:
         """Everything up to `version` is durable on the whole rest of the chain."""
         if version > self.stable:
             self.stable = version
-            while self._unconfirmed and self._unconfirmed[0].version <= version:
-                confirmed = self._unconfirmed.popleft().version
+            for confirmed in self.log.confirm(version):
                 self._under_way.pop(confirmed, None)
                 self._under_way_size -= self._sizes.pop(confirmed, 0)
             self._decide(version)
@@ -406,22 +382,14 @@ class Replica:
     def _logged_after(self, position: Version, limit: int | None) -> list[Logged]:
         chosen: list[Logged] = []
         size = 0
-        for logged in self._unconfirmed:
-            if logged.version > position and (limit is None or size < limit):
-                chosen.append(logged)
-                size += self._sizes.get(logged.version, OVERHEAD)
+        for logged in self.log.after(position):
+            if limit is not None and size >= limit:
+                break
+            chosen.append(logged)
+            size += self._sizes.get(logged.version, OVERHEAD)
         return chosen
 
     def forget_operations(self, after: float) -> None:
         """Operations stored more than so many seconds ago are not tried again any more; one stored in an
         earlier life of the machine, whose clock began anew, is kept longer."""
-        now = self._clock()
-        for slot, logged in list(self._sessions.items()):
-            if logged.at < now - after and logged.version <= self.stable and logged.version < self.position:
-                del self._sessions[slot]
-                self._superseded.append(self._answered.pop(slot))
-
-    @property
-    def log(self) -> Mapping[int, Logged]:
-        """All that is remembered of its history, numbered in its order."""
-        return self._log
+        self.log.forget_operations(self._clock() - after, self.stable, self.position)

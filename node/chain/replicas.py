@@ -202,7 +202,7 @@ class Replicas:
         parts = (arc, *subtract((whole.arc,), (arc,)))
         state = whole.state
         states = [ReplicaState(part, state.epoch, state.chain, state.sealed, whole.position) for part in parts]
-        made = await self._become([whole], states, None, whole.log.values())
+        made = await self._become([whole], states, None, whole.log.entries.values())
         for replica in made:
             replica.stable = whole.stable
             replica.recent = whole.recent.part(replica.arc)
@@ -215,7 +215,7 @@ class Replicas:
             raise Moved(f"{entry.arc} is not held here whole", None)
         for replica in held:
             await replica.at_rest()
-        logged = [each for replica in held for each in replica.log.values()]
+        logged = [each for replica in held for each in replica.log.entries.values()]
         sealed = min(replica.state.sealed for replica in held)
         state = ReplicaState(entry.arc, 0, (), sealed, (entry.epoch, 0))
         (merged,) = await self._become(held, [state], None, _joined(logged))
@@ -239,7 +239,7 @@ class Replicas:
         made = [self._replica(next(self._uids), state, _within(remembered, state.arc)) for state in states]
         for replica in made:
             batch.note(_state_name(replica.uid), pack(replica.state))
-            for number, each in replica.log.items():
+            for number, each in replica.log.entries.items():
                 batch.note(log_name(replica.uid, number), pack(each))
         try:
             await self.store.commit(batch)

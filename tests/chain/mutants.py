@@ -12,6 +12,7 @@ from node.chain import replica as replica_module
 from node.chain.chains import Chains
 from node.chain.change import Changer
 from node.chain.lease import Lease
+from node.chain.log import Log
 from node.chain.messages import NEVER, Logged, Read, ReplicaState
 from node.chain.mirror import Destination
 from node.chain.replica import Look, Replica
@@ -75,7 +76,7 @@ def _shortest_first(version: Version) -> Version:
     return version
 
 
-def _nothing_remembered(self: Replica, operation: Any) -> Logged | None:
+def _nothing_remembered(self: Log, operation: Any) -> Logged | None:
     return None
 
 
@@ -108,7 +109,7 @@ MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     ],
     "survivors not all sealed": [(Changer, "_seal", _silent_ones_stay)],
     "store id ignored": [(Replicas, "_exactly", _empty_if_lost)],
-    "no session table": [(Replica, "remembers", _nothing_remembered)],
+    "no session table": [(Log, "remembers", _nothing_remembered)],
     "no copy to a newcomer": [(Destination, "_put", _not_put)],
     "what a newcomer has is taken for right": [(Destination, "_differ", staticmethod(lambda theirs, mine: False))],
     "newcomer not sealed": [(Replicas, "prepare", _prepared_unsealed)],

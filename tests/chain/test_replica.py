@@ -54,7 +54,7 @@ def test_of_two_operations_of_a_slot_the_later_one_is_remembered_wherever_it_sta
         state = ReplicaState(WHOLE, 2, (ME,), 1, (2, 0))
         store = MemoryStore(MemoryDisk(), Random(1))
         replica = Replica(store, asyncio.ensure_future, lambda: 0.0, 1, ME, state, log)
-        assert replica.remembers(operation(31)) is log[1]
+        assert replica.log.remembers(operation(31)) is log[1]
 
     run(scenario())
 
@@ -118,7 +118,7 @@ def test_what_was_acknowledged_is_there_after_a_restart_with_its_operation() -> 
         disk.crash()
         (again,) = await replicas_on(disk)
         assert again.position == (1, 2)
-        remembered = again.remembers(operation(6))
+        remembered = again.log.remembers(operation(6))
         assert remembered is not None and remembered.version == (1, 2)
         assert [each.version for each in await again.commands_after((1, 0))] == [(1, 1), (1, 2)]
 
@@ -161,7 +161,7 @@ def test_a_full_disk_refuses_all_that_was_ordered_and_the_replica_goes_on_where_
             with pytest.raises(StoreFull):
                 await each
         assert replica.ordered == replica.position == (1, 1)
-        remembered = replica.remembers(operation(3))
+        remembered = replica.log.remembers(operation(3))
         assert remembered is not None and remembered.version == (1, 1)
         disk.full = False
         await replica.take((command((1, 2), 4),))
@@ -192,12 +192,14 @@ def test_an_arc_that_is_split_and_merged_remembers_its_operations() -> None:
         await replicas.seal(WHOLE, 1)
         one, other = Arc(Identifier(0), Identifier(2**159)), Arc(Identifier(2**159), Identifier(0))
         halves = [await replicas.adopt(Entry(arc, 2, (ME,))) for arc in (one, other)]
-        assert all(half is not None and half.position == (1, 2) and half.remembers(operation(1, 2)) for half in halves)
+        assert all(
+            half is not None and half.position == (1, 2) and half.log.remembers(operation(1, 2)) for half in halves
+        )
         for arc in (one, other):
             await replicas.seal(arc, 2)
         whole = await replicas.adopt(Entry(WHOLE, 3, (ME,)))
         assert whole is not None and whole.position == (3, 0) and whole.follows
-        assert whole.remembers(operation(1, 1)) and whole.remembers(operation(1, 2))
+        assert whole.log.remembers(operation(1, 1)) and whole.log.remembers(operation(1, 2))
         (left,) = await replicas_on(disk)
         assert left.state == whole.state
 
