@@ -52,13 +52,19 @@ class Gathering(Generic[T, R]):
         self._waiting: dict[int, _Waiting[T, R]] = {}
         self._asked: set[asyncio.Task[None]] = set()
 
+    @property
+    def goes_alone(self) -> bool:
+        """Whether what is begun here does."""
+        loop = self._loop
+        return loop is None or asyncio._get_running_loop() is not loop
+
     async def one(self, named: Named[T]) -> R:
         """Do one. Raises what `do` raises."""
         results: dict[Name, R] = {}
-        loop = self._loop
-        if loop is None or asyncio._get_running_loop() is not loop or self._size_of(named) >= LARGE:
+        if self.goes_alone or self._size_of(named) >= LARGE:
             await self._do((named,), results)
             return results[named[0]]
+        loop = asyncio.get_running_loop()
         arc = self._arc_of(named)
         if not self._under_way[arc]:
             self._under_way[arc] += 1

@@ -129,7 +129,15 @@ class Router:
 
     async def get(self, key: bytes) -> Stored | None:
         """The record of a key. Raises NoQuorum, Unavailable."""
-        return await self._single_reads.one((name_of(key), key))
+        named = name_of(key), key
+        if self._single_reads.goes_alone:
+            try:
+                bodies = await self._ask(self._reads, (named,), None, self._settings.operation)
+                (stored,) = unpack_each(Stored, bodies)
+                return stored
+            except (RingError, ValueError):
+                pass  # below it is asked again, and whatever is wrong is seen to
+        return await self._single_reads.one(named)
 
     async def put(self, key: bytes, value: bytes, expires: int = 0) -> Version:
         """Write a packed value. Raises NoQuorum, Unavailable, StoreFull, OutcomeUnknown."""
