@@ -171,8 +171,9 @@ class Exchange:
             keys = keys[len(fetched) :]
             pairs = zip(merged, fetched, strict=True)
             wanted |= {key: None for (key, now), (_, theirs) in pairs if now != theirs}  # what is buried was not listed
-        for at in range(0, len(wanted) if give else 0, BATCH):
-            await self._give(node, list(wanted)[at : at + BATCH])
+        lacking = list(wanted) if give else []
+        for at in range(0, len(lacking), BATCH):
+            await self._give(node, lacking[at : at + BATCH])
 
     async def _give(self, node: Address, keys: Iterable[bytes]) -> None:
         keys = list(keys)

@@ -32,20 +32,10 @@ class SlowStore(MemoryStore):
         return early if self._random.random() < 0.5 else await super().get_many(names)
 
     def commit(self, batch: Batch, *, to_disk: bool | None = None) -> Awaitable[None]:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[None] = loop.create_future()
+        return asyncio.ensure_future(self._answered(super().commit(batch, to_disk=to_disk)))
 
-        def tell(committed: asyncio.Future[None]) -> None:
-            self._told = max(self._told, loop.time() + self._random.expovariate(1 / 0.0005))
-            loop.call_at(self._told, pass_on, committed)
-
-        def pass_on(committed: asyncio.Future[None]) -> None:
-            if answer.done():
-                return
-            if error := committed.exception():
-                answer.set_exception(error)
-            else:
-                answer.set_result(None)
-
-        asyncio.ensure_future(super().commit(batch, to_disk=to_disk)).add_done_callback(tell)
-        return answer
+    async def _answered(self, committed: Awaitable[None]) -> None:
+        await committed
+        now = asyncio.get_running_loop().time()
+        self._told = max(self._told, now + self._random.expovariate(1 / 0.0005))  # in the order of commits
+        await asyncio.sleep(self._told - now)
