@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_commands import _free_ports
+from tests.ports import free_ports
 from tests.ring.nodes import eventually
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,7 +95,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    there = Terminal(tmp_path, _free_ports(4))
+    there = Terminal(tmp_path, free_ports(4))
     try:
         yield there
     finally:

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from node.cli.ring import COMMANDS, group
+from tests.ports import free_ports
 from tests.ring.nodes import ROOT, RingOfProcesses, eventually
 
 Answer = tuple[int, str, str]
@@ -180,7 +181,7 @@ def _has_connection(pid: int) -> bool:
 
 def test_the_classic_walk_through(tmp_path: Path) -> None:
     """range-insert, range-search, rm-server, range-search, add-server, range-search: no error line."""
-    base = _free_ports(4)
+    base = free_ports(4)
     command = [sys.executable, ROOT / "server.py", "--servers", "4", "--port", str(base), "--data", "data"]
     servers = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
@@ -207,24 +208,6 @@ def test_the_classic_walk_through(tmp_path: Path) -> None:
     finally:
         servers.kill()
         servers.wait()
-
-
-def _free_ports(count: int) -> int:
-    """The first of so many ports in a row that are free now."""
-    import socket
-
-    for base in range(21000, 30000, 16):
-        sockets = [socket.socket() for _ in range(count)]
-        try:
-            for n, each in enumerate(sockets):
-                each.bind(("127.0.0.1", base + n))
-            return base
-        except OSError:
-            continue
-        finally:
-            for each in sockets:
-                each.close()
-    raise AssertionError("no free ports")
 
 
 def test_a_local_ring_that_stays(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from node.cli.settings_file import Configuration, Log, Tuning, Typed
 from node.errors import BadUsage
 from node.logs import LogOptions
 from node.settings import Settings
-from tests.cli.test_commands import _free_ports
+from tests.ports import free_ports
 from tests.ring.nodes import PATIENCE, ROOT, NodeProcess, RingOfProcesses, eventually
 
 NEEDS_AGREEMENT = {"lease", "lease_margin", "max_key", "max_value", "max_frame", "max_skip", "max_future", "grace"}
@@ -196,7 +196,7 @@ def test_several_nodes_log_into_files_of_their_own_and_all_read_anew(tmp_path: P
     settings.write_text("")
     words = ["--data", str(tmp_path / "d"), "--log-file", str(tmp_path / "n.log"), "--settings", str(settings)]
     several = subprocess.Popen(
-        [sys.executable, str(ROOT / "server.py"), "--servers", "2", "--port", str(_free_ports(2)), *words],
+        [sys.executable, str(ROOT / "server.py"), "--servers", "2", "--port", str(free_ports(2)), *words],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,

@@ -18,6 +18,7 @@ from node.remote.connection import Connection
 from node.remote.listener import Listener
 from node.remote.pool import connect
 from node.remote.translation import translated
+from tests.ports import free_port
 from tests.remote.ends import (
     HOST,
     SETTINGS,
@@ -28,7 +29,6 @@ from tests.remote.ends import (
     run,
     settings,
     stock_server,
-    unused_port,
 )
 
 pytestmark = pytest.mark.usefixtures("loops")
@@ -251,7 +251,7 @@ def test_requests_and_answers_over_the_limit_are_refused_by_name() -> None:
 
 
 def test_nobody_there() -> None:
-    port = unused_port()
+    port = free_port()
     error = run(failure_of(connect(HOST, port, SETTINGS, deadline=5)))
     assert type(error) is Unreachable
     assert f"{HOST}:{port}" in str(error)

@@ -21,7 +21,8 @@ from node.remote import pool as pools
 from node.remote.listener import Listener
 from node.remote.pool import Pool, answer
 from node.settings import Settings
-from tests.remote.ends import HOST, PATIENCE, SETTINGS, eventually, failure_of, run, settings, stock_server, unused_port
+from tests.ports import free_port
+from tests.remote.ends import HOST, PATIENCE, SETTINGS, eventually, failure_of, run, settings, stock_server
 
 pytestmark = pytest.mark.usefixtures("loops")
 
@@ -123,7 +124,7 @@ def test_a_peer_that_came_back_is_reached_at_once() -> None:
 
 def test_within_the_back_off_nothing_is_tried_and_after_it_the_peer_is_found_again() -> None:
     async def scenario() -> None:
-        port = unused_port()
+        port = free_port()
         to = Address(HOST, port)
         async with pooled(settings(backoff=0.5, backoff_limit=0.5)) as pool:
             assert type(await failure_of(pool.call(to, "m", b"", deadline=5))) is Unreachable

@@ -16,6 +16,8 @@ from typing import Any
 
 import rpyc
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 READY = re.compile(r"^ready (\S+):(\d+) id=([0-9a-f]{40})$")
 PATIENCE = 30.0
@@ -47,11 +49,11 @@ def is_remote(error: BaseException, name: str) -> bool:
 class NodeProcess:
     """One `python server.py ...`."""
 
-    def __init__(self, directory: Path, *words: str | int, first: NodeProcess | None = None, port: int = 0) -> None:
+    def __init__(self, directory: Path, *words: str | int, first: NodeProcess | None = None) -> None:
         self.directory = directory
         self.words = [str(word) for word in words]
         self.first = first
-        self.port = port
+        self.port = free_port()
         self.host = "127.0.0.1"
         self.id = ""
         self.prefix: list[str] = []

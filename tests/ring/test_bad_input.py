@@ -19,6 +19,7 @@ import rpyc
 from rpyc.core import consts
 
 from node.settings import Settings
+from tests.ports import free_port
 from tests.ring.nodes import ROOT, NodeProcess, RingOfProcesses, eventually
 
 MIB = 1024 * 1024
@@ -38,12 +39,6 @@ def assert_one_clear_line(done: subprocess.CompletedProcess[str], code: int, *me
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     for word in mentioned:
         assert word in done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def resident(node: NodeProcess) -> int:
