@@ -36,11 +36,11 @@ from node.chain.messages import (
 )
 from node.chain.mirror import Fingerprint
 from node.chain.ordering import named
-from node.chain.replica import Replica
+from node.chain.replica import TOO_MUCH, Replica
 from node.chain.replicas import Replicas
 from node.codec import unpack
 from node.data import Scan, Scanned, Stored, Traffic, Version, is_lasting
-from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull
+from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, Overloaded, StoreFull
 from node.identifiers import Arc, Identifier, Name, key_in, position_of
 from node.settings import MIB, Settings
 from node.store.interface import Record
@@ -185,6 +185,9 @@ class Chains:
         asked = tuple([name for name, edit in edits if edit.conditional or edit.value is None])
         await self._lease.obtain()
         replica = self._holding(names)
+        if not replica.has_room:
+            async with self._patience(Overloaded(TOO_MUCH), self._settings.call / 4):
+                await replica.room(sum([len(edit.value or b"") for edit in question.edits]))
         while True:
             await replica.stirs()
             existing = await replica.current(asked) if asked else {}
@@ -198,7 +201,7 @@ class Chains:
                 return await self._answer_again(replica, known, question)
         else:
             known = None
-        replica.check_room()
+        replica.check_disk()
         if replica.lasting and any(edit.expires for _, edit in edits):
             replica.lasting = 0
         if existing and not any(edit.conditional and edit.value is None for _, edit in edits):  # so the expired go
@@ -231,8 +234,8 @@ class Chains:
             raise OutcomeUnknown(f"the rest of the chain did not confirm the write: {why}") from None
         return Written(version, outcome)
 
-    def _patience(self, otherwise: Exception) -> _Patience:
-        return _Patience(self._settings.call, otherwise)
+    def _patience(self, otherwise: Exception, seconds: float | None = None) -> _Patience:
+        return _Patience(self._settings.call if seconds is None else seconds, otherwise)
 
     # -- watching ----------------------------------------------------------------------------------------------------
 

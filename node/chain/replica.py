@@ -34,7 +34,12 @@ Taken = tuple[Command, tuple[Name, ...], Logged]
 """A command, what it writes, and what will be remembered of it."""
 
 WINDOW = 4 * MIB
-"""Bytes of commands under way down the chain beyond which the head takes no more."""
+"""Bytes of commands under way down the chain beyond which writes wait at the head."""
+
+WAITING = 16 * MIB
+"""Bytes of writes waiting there beyond which more are refused."""
+
+TOO_MUCH = "the chain of this key takes no more at the moment: slow down and try again"
 
 FOREVER: Version = (1 << 63, 0)
 """After all versions."""
@@ -85,6 +90,9 @@ class Replica:
         self._sizes: dict[Version, int] = {}
         """Commands not stable yet, as they travel; those from before a restart are read from the store."""
         self._under_way_size = 0
+        self._turn = asyncio.Lock()
+        """Of writes that wait until there is room for them."""
+        self._waiting = 0
         self._pending: list[tuple[list[Taken], asyncio.Future[None]]] = []
         self._latest: dict[Name, Change] = {}
         """What keys will be once everything ordered is durable."""
@@ -168,12 +176,30 @@ class Replica:
         epoch, sequence = self.ordered
         return (epoch, sequence + 1) if epoch == self.state.epoch else (self.state.epoch, 1)
 
-    def check_room(self) -> None:
-        """Raises Overloaded while too much is on its way down, StoreFull while a disk further down is full."""
+    @property
+    def has_room(self) -> bool:
+        """Whether a write need not wait for those before it to arrive."""
+        return not self._turn.locked() and self._may_take()
+
+    def _may_take(self) -> bool:
+        return self._under_way_size <= WINDOW or not self.follows or isinstance(self.trouble, StoreFull)
+
+    async def room(self, size: int) -> None:
+        """Wait in turn until a write of so many bytes may be taken, or there is another reason than that why it may
+        not. Raises Overloaded if too much waits already."""
+        if self._waiting + size > WAITING:
+            raise Overloaded(TOO_MUCH)
+        self._waiting += size
+        try:
+            async with self._turn:
+                await self.reached(self._may_take)
+        finally:
+            self._waiting -= size
+
+    def check_disk(self) -> None:
+        """Raises StoreFull while a disk further down is full."""
         if isinstance(self.trouble, StoreFull):
             raise self.trouble
-        if self._under_way_size > WINDOW:
-            raise Overloaded("the chain of this key takes no more at the moment: slow down and try again")
 
     def hold_still(self, seconds: float) -> None:
         """Have writes wait for so long, or until this replica is another."""
@@ -315,8 +341,7 @@ class Replica:
         Raises StoreFull once a disk further down is full, NotServing when the replica stands for nothing any more.
         """
         while self.stable < version and self.follows:
-            if isinstance(self.trouble, StoreFull):
-                raise self.trouble
+            self.check_disk()
             decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             heappush(self._confirming, (version, next(self._tickets), decided))
             await decided
