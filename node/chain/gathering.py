@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from node.batches import portions
+from node.batches import MOST, VOLUME
 from node.errors import BadValue
 from node.identifiers import Name
 from node.settings import KIB
@@ -22,6 +22,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 Named = tuple[Name, T]
 """Something, and the name of its key."""
+_Question = dict[Name, tuple[Named[T], "asyncio.Future[R]"]]
+"""What is asked at once, each key once, and who waits for it."""
 
 FEW = 4
 """Operations in one arc under way, from which on the next question waits for an answer."""
@@ -58,21 +60,25 @@ class Gathering(Generic[T, R]):
         loop = self._loop
         return loop is None or asyncio._get_running_loop() is not loop
 
-    async def one(self, named: Named[T]) -> R:
-        """Do one. Raises what `do` raises."""
+    def one(self, named: Named[T]) -> Awaitable[R]:
+        """Do one; to be awaited at once. Raises what `do` raises."""
+        return self.alone(named) if self.goes_alone else self.together(named)
+
+    async def alone(self, named: Named[T]) -> R:
+        """Do it by itself."""
         results: dict[Name, R] = {}
-        if self.goes_alone or self._size_of(named) >= LARGE:
-            await self._do((named,), results)
-            return results[named[0]]
-        loop = asyncio.get_running_loop()
+        await self._do((named,), results)
+        return results[named[0]]
+
+    def together(self, named: Named[T]) -> Awaitable[R]:
+        """Do it, in the loop of this, with others where there are any."""
+        size = self._size_of(named)
+        if size >= LARGE:
+            return self.alone(named)
         arc = self._arc_of(named)
-        if not self._under_way[arc]:
-            self._under_way[arc] += 1
-            try:
-                await self._do((named,), results)
-                return results[named[0]]
-            finally:
-                self._answered(arc, 1)
+        if arc not in self._under_way:
+            return self._first(arc, named)
+        loop = asyncio.get_running_loop()
         waiting = self._waiting.get(arc)
         if waiting is None:
             waiting = self._waiting[arc] = _Waiting()
@@ -81,8 +87,15 @@ class Gathering(Generic[T, R]):
             else:
                 waiting.alarm = loop.call_later(PATIENCE, self._go, arc)
         done: asyncio.Future[R] = loop.create_future()
-        waiting.add(named, done)
-        return await done
+        waiting.add(named, size, done)
+        return done
+
+    async def _first(self, arc: int, named: Named[T]) -> R:
+        self._under_way[arc] += 1
+        try:
+            return await self.alone(named)
+        finally:
+            self._answered(arc, 1)
 
     def _answered(self, arc: int, number: int) -> None:
         """So many were. Who waited for them may ask again in this turn, so those that wait go at its end."""
@@ -97,42 +110,40 @@ class Gathering(Generic[T, R]):
 
     def _go(self, arc: int) -> None:
         """They have waited enough."""
-        for callers in self._waiting.pop(arc).questions:
-            wanted = [named for named, done in callers.values() if not done.done()]
-            for portion in portions(wanted, self._size_of):
-                self._under_way[arc] += len(portion)
-                waiting = [callers[name][1] for name, _ in portion]
-                task = asyncio.get_running_loop().create_task(self._ask(arc, portion, waiting))
-                self._asked.add(task)
-                task.add_done_callback(self._asked.discard)
+        for question in self._waiting.pop(arc).questions:
+            self._under_way[arc] += len(question)
+            task = asyncio.get_running_loop().create_task(self._ask(arc, question))
+            self._asked.add(task)
+            task.add_done_callback(self._asked.discard)
 
-    async def _ask(self, arc: int, portion: Sequence[Named[T]], waiting: Sequence[asyncio.Future[R]]) -> None:
+    async def _ask(self, arc: int, question: _Question[T, R]) -> None:
         """Ask one question, and tell whoever still waits for an answer to it."""
         results: dict[Name, R] = {}
         failure: Exception | None = None
         try:
-            await self._do(portion, results)
+            if wanted := [named for named, done in question.values() if not done.done()]:
+                await self._do(wanted, results)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for whoever waits for the results
             failure = error
         except asyncio.CancelledError:
-            for done in waiting:
+            for _, done in question.values():
                 done.cancel()
             raise
         finally:
-            self._answered(arc, len(portion))
-        left: list[tuple[Named[T], asyncio.Future[R]]] = []
-        for named, done in zip(portion, waiting, strict=True):
+            self._answered(arc, len(question))
+        left: _Question[T, R] = {}
+        for name, (named, done) in question.items():
             if done.done():
                 continue
-            if named[0] in results:
-                done.set_result(results[named[0]])
+            if name in results:
+                done.set_result(results[name])
             else:
-                left.append((named, done))
-        if isinstance(failure, BadValue) and len(portion) > 1:  # that of one of them: nothing was done for it
+                left[name] = named, done
+        if isinstance(failure, BadValue) and len(question) > 1:  # that of one of them: nothing was done for it
             self._under_way[arc] += len(left)
-            await asyncio.gather(*(self._ask(arc, (named,), (done,)) for named, done in left))
+            await asyncio.gather(*(self._ask(arc, {name: each}) for name, each in left.items()))
             return
-        for _, done in left:
+        for _, done in left.values():
             assert failure is not None
             done.set_exception(copy.copy(failure))
 
@@ -141,14 +152,18 @@ class _Waiting(Generic[T, R]):
     """Who waits to be asked for in one arc."""
 
     def __init__(self) -> None:
-        self.questions: list[dict[Name, tuple[Named[T], asyncio.Future[R]]]] = []
-        """One question has a key once."""
+        self.questions: list[_Question[T, R]] = [{}]
+        """The last one may grow."""
+        self._volume = 0
+        """Bytes of it."""
         self.alarm: asyncio.TimerHandle | None = None
 
-    def add(self, named: Named[T], done: asyncio.Future[R]) -> None:
-        """One more."""
-        for question in self.questions:
-            if named[0] not in question:
-                question[named[0]] = named, done
-                return
-        self.questions.append({named[0]: (named, done)})
+    def add(self, named: Named[T], size: int, done: asyncio.Future[R]) -> None:
+        """One more, of so many bytes."""
+        question = self.questions[-1]
+        if named[0] in question or len(question) == MOST or self._volume + size > VOLUME:
+            question = {}
+            self.questions.append(question)
+            self._volume = 0
+        question[named[0]] = named, done
+        self._volume += size

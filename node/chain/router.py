@@ -130,14 +130,14 @@ class Router:
     async def get(self, key: bytes) -> Stored | None:
         """The record of a key. Raises NoQuorum, Unavailable."""
         named = name_of(key), key
-        if self._single_reads.goes_alone:
-            try:
-                bodies = await self._ask(self._reads, (named,), None, self._settings.operation)
-                (stored,) = unpack_each(Stored, bodies)
-                return stored
-            except (RingError, ValueError):
-                pass  # below it is asked again, and whatever is wrong is seen to
-        return await self._single_reads.one(named)
+        if not self._single_reads.goes_alone:
+            return await self._single_reads.together(named)
+        try:
+            bodies = await self._ask(self._reads, (named,), None, self._settings.operation)
+            (stored,) = unpack_each(Stored, bodies)
+            return stored
+        except (RingError, ValueError):  # it is asked again, and whatever is wrong is seen to
+            return await self._single_reads.alone(named)
 
     async def put(self, key: bytes, value: bytes, expires: int = 0) -> Version:
         """Write a packed value. Raises NoQuorum, Unavailable, StoreFull, OutcomeUnknown."""
@@ -179,7 +179,7 @@ class Router:
     async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Stored | None]:
         """The records of keys. Raises as `get` does."""
         found: dict[Name, Stored | None] = {}
-        asked = portions(((name_of(key), key) for key in keys), _length, self._arcs())
+        asked = portions(((name_of(key), key) for key in keys), _length, self._arc_of)
         await side_by_side(lambda part: self._read(part, found), asked, SIDE_BY_SIDE)
         return {key_in(name): stored for name, stored in found.items()}
 
@@ -198,7 +198,7 @@ class Router:
 
     async def _write_many(self, edits: Iterable[Named[Edit]], count: int) -> Answers[Edit, Written]:
         answers: Answers[Edit, Written] = []
-        asked = portions(edits, _size, self._arcs())
+        asked = portions(edits, _size, self._arc_of)
         try:
             await side_by_side(lambda part: self._write(part, answers), asked, SIDE_BY_SIDE)
         except RingError as error:
@@ -208,16 +208,10 @@ class Router:
             raise type(error)(f"{done} of {count} keys are done, the rest failed: {error}", *error.args[1:]) from None
         return answers
 
-    def _arcs(self) -> Callable[[Named[object]], int]:
-        """What tells the number of the arc something is in, as far as the map is known now."""
-        ring = self._charts.ring
-        if ring is None:
-            return lambda _: 0
-        number_of = ring.number_of
-        return lambda named: number_of(named[0])
-
     def _arc_of(self, named: Named[object]) -> int:
-        return self._arcs()(named)
+        """The number of the arc something is in, as far as the map is known now."""
+        ring = self._charts.ring
+        return ring.number_of(named[0]) if ring is not None else 0
 
     # -- arcs --------------------------------------------------------------------------------------------------------
 
