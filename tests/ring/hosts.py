@@ -66,7 +66,7 @@ class HostedNode(NodeProcess):
     """A node in a namespace; its clients are threads that enter it."""
 
     def __init__(self, directory: Path, hosts: Hosts, n: int, first: NodeProcess | None, *words: str) -> None:
-        super().__init__(directory, "--listen", hosts.address(n), "--insecure", *words, first=first, port=18861)
+        super().__init__(directory, "--listen", hosts.address(n), "--insecure", *words, first=first)
         self.host = hosts.address(n)
         self.namespace = hosts.names[n]
         self.prefix = ["ip", "netns", "exec", self.namespace]
