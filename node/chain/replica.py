@@ -17,11 +17,12 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from node.chain.history import OVERHEAD, log_name, names_of, remade, size_of
+from node.chain.history import log_name, names_of, remade
 from node.chain.log import Log
 from node.chain.messages import NEVER, Change, Command, Logged, ReplicaState
 from node.chain.recent import Recent
 from node.chain.ring_map import Entry, Life
+from node.chain.under_way import UnderWay
 from node.codec import pack, unpack
 from node.data import Stored, Version
 from node.errors import NotServing, Overloaded, RingError, StoreFull
@@ -86,10 +87,7 @@ class Replica:
         self.position = max(state.base, *(each.version for each in log.values()), NEVER)
         self.ordered = self.position
         self.stable = NEVER
-        self._under_way: dict[Version, Command] = {}
-        self._sizes: dict[Version, int] = {}
-        """Commands not stable yet, as they travel; those from before a restart are read from the store."""
-        self._under_way_size = 0
+        self.under_way = UnderWay()
         self._turn = asyncio.Lock()
         """Of writes that wait until there is room for them."""
         self._waiting = 0
@@ -182,7 +180,7 @@ class Replica:
         return not self._turn.locked() and self._may_take()
 
     def _may_take(self) -> bool:
-        return self._under_way_size <= WINDOW or not self.follows or isinstance(self.trouble, StoreFull)
+        return self.under_way.size <= WINDOW or not self.follows or isinstance(self.trouble, StoreFull)
 
     async def room(self, size: int) -> None:
         """Wait in turn until a write of so many bytes may be taken, or there is another reason than that why it may
@@ -228,9 +226,7 @@ class Replica:
             version = command.version
             assert version > self.ordered, "history grows"
             self.ordered = version
-            self._under_way[version] = command
-            self._sizes[version] = size = size_of(command)
-            self._under_way_size += size
+            self.under_way.add(command)
             names = names_of(command)
             lacking = () if is_tail else names  # nobody after the tail will need the command again
             logged = Logged(version, command.operation, lacking, command.outcome, now, command.covers)
@@ -286,7 +282,7 @@ class Replica:
             if command.overtaken:
                 self.recent.forget(command.version)
             else:
-                self.recent.add(command, self._sizes[command.version])
+                self.recent.add(command, self.under_way.size_of(command.version))
             latest = self._latest
             for change in command.changes:
                 if latest.get(change.name) is change:  # none was ordered for it since
@@ -301,9 +297,7 @@ class Replica:
     def _refuse(self) -> None:
         """The disk is full: nothing ordered since has happened."""
         self._pending = []
-        for version in [v for v in self._under_way if v > self.position]:
-            self._under_way_size -= self._sizes.pop(version)
-            del self._under_way[version]
+        self.under_way.refuse(self.position)
         self._latest = {}
         self.log.refuse()
         self.ordered = self.position
@@ -316,8 +310,7 @@ class Replica:
         if version > self.stable:
             self.stable = version
             for confirmed in self.log.confirm(version):
-                self._under_way.pop(confirmed, None)
-                self._under_way_size -= self._sizes.pop(confirmed, 0)
+                self.under_way.drop(confirmed)
             self._decide(version)
             self.stir()
 
@@ -393,8 +386,8 @@ class Replica:
         """
         chosen = self._logged_after(position, limit)
         while True:
-            names = [name for each in chosen if each.version not in self._under_way for name in each.names]
-            commands = {v: c for v, c in self._under_way.items() if chosen and v <= chosen[-1].version}
+            names = [name for each in chosen if each.version not in self.under_way for name in each.names]
+            commands = self.under_way.upto(chosen[-1].version if chosen else NEVER)
             bodies, moving = await self._read(names) if names else ({}, set())
             if moving:  # they may be on the disk, and not be said to be
                 await self.settled()
@@ -411,7 +404,7 @@ class Replica:
             if limit is not None and size >= limit:
                 break
             chosen.append(logged)
-            size += self._sizes.get(logged.version, OVERHEAD)
+            size += self.under_way.size_of(logged.version)
         return chosen
 
     def forget_operations(self, after: float) -> None:

@@ -41,7 +41,7 @@ class Counted:
                 self.refused += 1
                 raise
             finally:
-                self.most = max([self.most, *(replica._under_way_size for replica in chains.replicas)])
+                self.most = max([self.most, *(replica.under_way.size for replica in chains.replicas)])
             self.done += 1
             return written
 
@@ -133,7 +133,7 @@ def test_writes_are_taken_in_the_order_in_which_they_came_and_those_behind_too_m
 
     async def confirm(head: Replica, writing: list[asyncio.Future[None]]) -> None:
         while not all(each.done() for each in writing):
-            assert head._under_way_size <= WINDOW + 2 * MIB
+            assert head.under_way.size <= WINDOW + 2 * MIB
             head.make_stable(head.position)
             await asyncio.sleep(0.1)
 
