@@ -33,7 +33,7 @@ def _one(_: object) -> int:
 
 
 def portions(
-    things: Iterable[T], size_of: Callable[[T], int], group_of: Callable[[T], Hashable] = _one
+    things: Iterable[T], size_of: Callable[[T], int], group_of: Callable[[T], Hashable] = _one, *, most: int = MOST
 ) -> Iterator[list[T]]:
     """Things as they go into one question each: of one group, not too many, and not too large together. A portion comes
     as soon as it is full."""
@@ -42,7 +42,7 @@ def portions(
     for thing in things:
         group, size = group_of(thing), size_of(thing)
         portion = filling[group]
-        if portion and (len(portion) == MOST or volumes[group] + size > VOLUME):
+        if portion and (len(portion) == most or volumes[group] + size > VOLUME):
             yield portion
             portion = filling[group] = []
             volumes[group] = 0

@@ -104,13 +104,17 @@ def unpack_value(packed: bytes) -> Any:
         raise BadValue(f"what is stored here is no value ({error}): put another in its place, or delete it") from None
 
 
-def check_sizes(pairs: Iterable[tuple[bytes, bytes | None]], settings: Settings) -> None:
-    """Raises BadValue for a key or a packed value larger than those that are stored."""
+def check_sizes(pairs: Iterable[tuple[bytes, bytes | None]], settings: Settings) -> int:
+    """Bytes of all of these. Raises BadValue for a key or a packed value larger than those that are stored."""
     max_key, max_value = settings.max_key, settings.max_value
+    whole = 0
     for key, value in pairs:
-        if len(key) > max_key or len(value or b"") > max_value:
-            sizes = f"a key of {len(key)} bytes and a value of {len(value or b'')}"
+        key_size, value_size = len(key), len(value) if value else 0
+        if key_size > max_key or value_size > max_value:
+            sizes = f"a key of {key_size} bytes and a value of {value_size}"
             raise BadValue(f"{sizes}: send at most {max_key} and {max_value}")
+        whole += key_size + value_size
+    return whole
 
 
 def readable(key: bytes) -> str | bytes:

@@ -13,17 +13,19 @@ import contextlib
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
-from node.batches import fitting
+from node.batches import VOLUME, fitting
 from node.chain import ordering
 from node.chain.lease import Lease
 from node.chain.links import Links
 from node.chain.messages import (
     Append,
     Change,
+    Command,
     Digest,
     Link,
     Linked,
     Logged,
+    Operation,
     Outcome,
     Read,
     Seal,
@@ -36,11 +38,11 @@ from node.chain.messages import (
 )
 from node.chain.mirror import Fingerprint
 from node.chain.ordering import named
-from node.chain.replica import TOO_MUCH, Replica
+from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.codec import unpack
 from node.data import Scan, Scanned, Stored, Traffic, Version, is_lasting
-from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, Overloaded, StoreFull
+from node.errors import BadValue, Moved, NotServing, OutcomeUnknown, StoreFull
 from node.identifiers import Arc, Identifier, Name, key_in, position_of
 from node.settings import MIB, Settings
 from node.store.interface import Record
@@ -179,26 +181,45 @@ class Chains:
         Raises Moved, NotServing, Overloaded, StoreFull; OutcomeUnknown if it was ordered and the rest
         of the chain did not confirm it in time.
         """
-        check_sizes([(edit.key, edit.value) for edit in question.edits], self._settings)
+        size = check_sizes([(edit.key, edit.value) for edit in question.edits], self._settings)
+        if size > (most := max(VOLUME, self._settings.max_key + self._settings.max_value)):
+            raise BadValue(f"edits of {size} bytes in one question: send at most {most}")
         names = named([edit.key for edit in question.edits])
         edits = tuple(zip(names, question.edits, strict=True))
-        asked = tuple([name for name, edit in edits if edit.conditional or edit.value is None])
         await self._lease.obtain()
         replica = self._holding(names)
-        if not replica.has_room:
-            async with self._patience(Overloaded(TOO_MUCH), self._settings.call / 4):
-                await replica.room(sum([len(edit.value or b"") for edit in question.edits]))
+        await replica.gate.enter(size, self._settings.call / 4)
+        try:
+            existing = await self._existing(replica, edits)
+            ordered = self._order(replica, question.operation, edits, existing)
+        finally:
+            replica.gate.leave(size)
+        if isinstance(ordered, Logged):
+            return await self._answer_again(replica, ordered, question)
+        command, stored = ordered
+        await stored
+        return await self._stable(replica, command.version, command.outcome)
+
+    async def _existing(self, replica: Replica, edits: ordering.Edits) -> dict[Name, Stored | None]:
+        """The records that decide what edits come to, once writes need not wait."""
+        asked = tuple([name for name, edit in edits if edit.conditional or edit.value is None])
         while True:
             await replica.stirs()
             existing = await replica.current(asked) if asked else {}
             if not replica.is_still:
-                break
+                return existing
+
+    def _order(
+        self, replica: Replica, operation: Operation, edits: ordering.Edits, existing: dict[Name, Stored | None]
+    ) -> Logged | tuple[Command, asyncio.Future[None]]:
+        """Order what was not ordered yet of an operation: the command, and when it is stored. Where nothing is left of
+        it, what is remembered of it."""
         self._check_answers(replica, replica.is_head, len(edits))
-        known = replica.log.remembers(question.operation)
-        if known is not None and known.operation is not None and known.operation.number >= question.operation.number:
-            edits = ordering.left(known, edits) if known.operation == question.operation else ()
+        known = replica.log.remembers(operation)
+        if known is not None and known.operation is not None and known.operation.number >= operation.number:
+            edits = ordering.left(known, edits) if known.operation == operation else ()
             if not edits:
-                return await self._answer_again(replica, known, question)
+                return known
         else:
             known = None
         replica.check_disk()
@@ -206,10 +227,9 @@ class Chains:
             replica.lasting = 0
         if existing and not any(edit.conditional and edit.value is None for _, edit in edits):  # so the expired go
             existing = {name: self._living(stored) for name, stored in existing.items()}
-        command = ordering.ordered(replica.next_version(), question.operation, edits, existing, known, self._settings)
-        await replica.take((command,))
+        command = ordering.ordered(replica.next_version(), operation, edits, existing, known, self._settings)
         self.traffic.straight += len(edits)
-        return await self._stable(replica, command.version, command.outcome)
+        return command, replica.take((command,))
 
     async def _answer_again(self, replica: Replica, known: Logged, question: Write) -> Written:
         """An operation that is tried again gets the answer it had, once it is stable."""
@@ -234,8 +254,8 @@ class Chains:
             raise OutcomeUnknown(f"the rest of the chain did not confirm the write: {why}") from None
         return Written(version, outcome)
 
-    def _patience(self, otherwise: Exception, seconds: float | None = None) -> _Patience:
-        return _Patience(self._settings.call if seconds is None else seconds, otherwise)
+    def _patience(self, otherwise: Exception) -> _Patience:
+        return _Patience(self._settings.call, otherwise)
 
     # -- watching ----------------------------------------------------------------------------------------------------
 
@@ -321,10 +341,14 @@ class Chains:
 
     async def count(self, arc: Arc) -> int:
         """How many keys there are in an arc that one chain holds. Raises Moved, NotServing."""
+        await self._lease.obtain()
         replica = self._holding_all(arc)
-        if not replica.is_tail:
-            raise NotServing(f"this node does not answer for {replica.arc} at the moment: try again")
-        return await replica.store.count(arc)
+        self._check_answers(replica, replica.is_tail)
+        async with self._patience(NotServing(f"{replica.arc} is slow to write: try again")):
+            await replica.settled()
+        counted = await replica.store.count(arc)
+        self._check_answers(replica, replica.is_tail)
+        return counted
 
     async def digest(self, arc: Arc) -> Digest:
         """A fingerprint of all records of an arc, which must be held here as one. Raises Moved, NotServing."""

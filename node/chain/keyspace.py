@@ -262,8 +262,9 @@ class Keyspace:
             Event.ARC_CHANGED.tell(log, "%s epoch %d: %s", entry.arc, entry.epoch, chain)
 
     async def _keep_short(self) -> None:
-        """Forget operations that nobody tries again."""
+        """Forget operations that nobody tries again, and copies that nobody goes on with."""
         while True:
             await asyncio.sleep(OPERATIONS / 10)
             for replica in self.held:
                 replica.forget_operations(OPERATIONS)
+            self._source.expire()

@@ -1,8 +1,8 @@
 """The links of chains: everything durable here goes to the next one down, in order, several messages under way.
 
-A link asks the next one how far it is, sends what it lacks in one message, and streams from there on. That message goes
-even if nothing is lacking: its answer tells when the rest of the chain has everything. Whatever goes wrong, it asks
-again; what arrives twice is known by its version.
+A link asks the next one how far it is and streams from there on. A first message goes even if nothing is lacking: its
+answer tells when the rest of the chain has everything. Whatever goes wrong, it asks again; what arrives twice is known
+by its version.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Links:
 
     def follow(self, replica: Replica) -> None:
         """Link a replica, which begins a new epoch, to the one after it."""
+        replica.hindered(None)
         if replica.is_tail:
             replica.make_stable(replica.position)
         elif replica.follows:
@@ -53,7 +54,8 @@ class Links:
                 await self._stream(replica, epoch)
             except RingError as error:
                 log.debug("%s: link: %s; trying again", replica, error)
-                replica.hindered(error)
+                if _lasts(replica, epoch):
+                    replica.hindered(error)
             lasted = asyncio.get_running_loop().time() - began
             attempt = 0 if lasted > self._settings.call else min(attempt + 1, 6)
             await asyncio.sleep(min(self._settings.backoff * 2**attempt, self._settings.backoff_limit) / 4)
@@ -66,7 +68,7 @@ class Links:
         question = Link(replica.entry, replica.life)
         linked = await LINK.ask(self._transport, to, question, deadline=self._settings.call)
         replica.make_stable(min(linked.stable, replica.position))
-        missing = await replica.commands_after(linked.position)  # all: only together they are what the history says
+        missing = await replica.commands_after(linked.position, self._settings.chunk)
         first = Append(replica.arc, epoch, replica.life, linked.position, missing)
         sent = max(first.last, replica.stable)
         under_way = {self._sending(replica, to, first)}

@@ -28,7 +28,8 @@ class Log:
         """The last command ordered in each slot; `_last`: the number of the last one stored."""
         self._unconfirmed = deque(self.entries.values())
         """Those that are not known to be stable."""
-        self._superseded = [number for number in self.entries if number not in self._last.values()]
+        last = set(self._last.values())
+        self._superseded = [number for number in self.entries if number not in last]
 
     def number(self) -> int:
         """The next one."""
@@ -73,9 +74,11 @@ class Log:
     def forget(self, stable: Version) -> list[int]:
         """Let go of what is superseded and stable; its numbers."""
         numbers = [number for number in self._superseded if self.entries[number].version <= stable]
-        for number in numbers:
-            self._superseded.remove(number)
-            del self.entries[number]
+        if numbers:
+            gone = set(numbers)
+            self._superseded = [number for number in self._superseded if number not in gone]
+            for number in numbers:
+                del self.entries[number]
         return numbers
 
     def forget_operations(self, before: float, stable: Version, position: Version) -> None:

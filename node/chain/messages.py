@@ -211,7 +211,7 @@ class Delta(Message, frozen=True):
 
 
 class Changes(Message, frozen=True):
-    """Changed records; `left` more are waiting. At the end: how far this goes, and the operations remembered."""
+    """Changed records, then the operations remembered; `left` more are waiting. At the end: how far this goes."""
 
     records: tuple[Change, ...]
     left: int

@@ -20,6 +20,7 @@ from random import Random
 
 from msgspec.structs import replace
 
+from node.batches import fitting
 from node.chain.messages import (
     BEGIN,
     DELTA,
@@ -48,6 +49,8 @@ from node.transport import A, Method, Q, Transport
 
 DELTA_RECORDS = 500
 """Changed records sent at a time; when no more are left than this, it is time to seal."""
+DELTA_OPERATIONS = 5_000
+"""Operations sent at a time."""
 ATTEMPTS = 5
 """How often one step is tried before the copy begins anew."""
 
@@ -61,6 +64,8 @@ class Mirror:
     used: float
     number: int = -1
     changes: Changes | None = None
+    log: list[Logged] | None = None
+    """What is left to be sent of the operations remembered, once all records are."""
     step: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -75,7 +80,6 @@ class Source:
 
     async def begin(self, request: BeginMirror) -> bytes:
         """Begin a copy; its name. Raises Moved if exactly this arc is not held here by a member of its chain."""
-        self._expire()
         replica = self._replicas.of(request.arc)
         if replica is None or self._replicas.life not in replica.state.chain:
             raise Moved(f"{request.arc} is not held here", None)
@@ -104,7 +108,8 @@ class Source:
             await snapshot.close()
 
     async def delta(self, request: Delta) -> Changes:
-        """The next changed records; once sealed, all of them and how far they go. Repeatable by number."""
+        """The next changed records; once sealed, all of them, then what is remembered of operations, and with the last
+        of that how far they go. Repeatable by number."""
         mirror = self._mirror(request.mirror)
         replica = mirror.replica
         async with mirror.step:
@@ -114,22 +119,35 @@ class Source:
                 raise Moved(f"{replica.arc} is not sealed in epoch {request.sealed}", None)
             records = await self._next(mirror)
             left = len(mirror.watch.written)
-            mirror.number = request.number
+            log: tuple[Logged, ...] = ()
             if request.sealed and not left:
-                log = tuple(_for_copy(each, replica.stable) for each in replica.log.entries.values())
-                mirror.changes = Changes(records, left, replica.position, log)
-            else:
-                mirror.changes = Changes(records, left, NEVER, ())
+                log, left = self._next_of_log(mirror)
+            position = replica.position if request.sealed and not left else NEVER
+            mirror.number, mirror.changes = request.number, Changes(records, left, position, log)
             return mirror.changes
+
+    def _next_of_log(self, mirror: Mirror) -> tuple[tuple[Logged, ...], int]:
+        """The next operations remembered, about one chunk of them, and how many are left."""
+        replica = mirror.replica
+        if mirror.log is None:
+            mirror.log = [_for_copy(each, replica.stable) for each in replica.log.entries.values()]
+        some = fitting(map(pack, mirror.log[:DELTA_OPERATIONS]), self._settings.chunk)
+        chosen, mirror.log = mirror.log[:some], mirror.log[some:]
+        return tuple(chosen), len(mirror.log)
 
     async def _next(self, mirror: Mirror) -> tuple[Change, ...]:
         """Take the next changed records out of the watch, about one chunk of them."""
         names = list(mirror.watch.written)[:DELTA_RECORDS]
         for name in names:
-            del mirror.watch.written[name]
+            del mirror.watch.written[name]  # what is written from now on is sent again
+        try:
+            bodies = await self._replicas.store.get_many(names)
+        except BaseException:
+            mirror.watch.written |= dict.fromkeys(names)
+            raise
         records: list[Change] = []
         size = 0
-        for name, body in zip(names, await self._replicas.store.get_many(names), strict=True):
+        for name, body in zip(names, bodies, strict=True):
             if size < self._settings.chunk:
                 records.append(Change(name, body))
                 size += len(name) + len(body or b"")
@@ -144,7 +162,7 @@ class Source:
         mirror.used = asyncio.get_running_loop().time()
         return mirror
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
         """Forget copies whose newcomer has gone quiet."""
         now = asyncio.get_running_loop().time()
         for name, mirror in list(self._mirrors.items()):
@@ -256,9 +274,13 @@ class Destination:
 
     async def finish(self, epoch: int) -> Version:
         """The source is sealed in `epoch`: copy the rest, and be a sealed replica. How far its history goes."""
-        while (changes := await self._delta(epoch)).left:
-            continue
-        await self._replicas.prepare(self.arc, epoch, changes.position, changes.log)
+        logged: list[Logged] = []
+        while True:
+            changes = await self._delta(epoch)
+            logged += changes.log
+            if not changes.left:
+                break
+        await self._replicas.prepare(self.arc, epoch, changes.position, tuple(logged))
         return changes.position
 
     async def _delta(self, sealed: int) -> Changes:

@@ -17,6 +17,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
+from node.chain.gate import Gate
 from node.chain.history import log_name, names_of, remade
 from node.chain.log import Log
 from node.chain.messages import NEVER, Change, Command, Logged, ReplicaState
@@ -25,22 +26,13 @@ from node.chain.ring_map import Entry, Life
 from node.chain.under_way import UnderWay
 from node.codec import pack, unpack
 from node.data import Stored, Version
-from node.errors import NotServing, Overloaded, RingError, StoreFull
+from node.errors import NotServing, RingError, StoreFull
 from node.identifiers import Arc, Name
-from node.settings import MIB
 from node.store.interface import Batch, Store
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Taken = tuple[Command, tuple[Name, ...], Logged]
 """A command, what it writes, and what will be remembered of it."""
-
-WINDOW = 4 * MIB
-"""Bytes of commands under way down the chain beyond which writes wait at the head."""
-
-WAITING = 16 * MIB
-"""Bytes of writes waiting there beyond which more are refused."""
-
-TOO_MUCH = "the chain of this key takes no more at the moment: slow down and try again"
 
 FOREVER: Version = (1 << 63, 0)
 """After all versions."""
@@ -81,6 +73,8 @@ class Replica:
         self.uid = uid
         self.life = life
         self.state = state
+        self.sealed_on_disk = state.sealed
+        """What is sealed there; more may be already, in this life."""
         self.gone = False
         """True once this object stands for nothing any more: split, merged or retired."""
         self.log = Log(log)
@@ -88,13 +82,11 @@ class Replica:
         self.ordered = self.position
         self.stable = NEVER
         self.under_way = UnderWay()
-        self._turn = asyncio.Lock()
-        """Of writes that wait until there is room for them."""
-        self._waiting = 0
         self._pending: list[tuple[list[Taken], asyncio.Future[None]]] = []
         self._latest: dict[Name, Change] = {}
         """What keys will be once everything ordered is durable."""
         self.recent = Recent([(state.arc, self.position)])
+        self.gate = Gate(self)
         self._changed = asyncio.Event()
         self._confirming: list[tuple[Version, int, asyncio.Future[None]]] = []
         """Who waits for which version to be confirmed, as a heap; the tickets keep those of one version in order."""
@@ -173,26 +165,6 @@ class Replica:
         """What the head gives to its next command."""
         epoch, sequence = self.ordered
         return (epoch, sequence + 1) if epoch == self.state.epoch else (self.state.epoch, 1)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a write need not wait for those before it to arrive."""
-        return not self._turn.locked() and self._may_take()
-
-    def _may_take(self) -> bool:
-        return self.under_way.size <= WINDOW or not self.follows or isinstance(self.trouble, StoreFull)
-
-    async def room(self, size: int) -> None:
-        """Wait in turn until a write of so many bytes may be taken, or there is another reason than that why it may
-        not. Raises Overloaded if too much waits already."""
-        if self._waiting + size > WAITING:
-            raise Overloaded(TOO_MUCH)
-        self._waiting += size
-        try:
-            async with self._turn:
-                await self.reached(self._may_take)
-        finally:
-            self._waiting -= size
 
     def check_disk(self) -> None:
         """Raises StoreFull while a disk further down is full."""

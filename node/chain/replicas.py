@@ -20,7 +20,7 @@ from node.chain.ring_map import Entry, Life, RingMap
 from node.chain.salvage import Held
 from node.codec import pack, unpack
 from node.data import Version
-from node.errors import Moved, StoreFull
+from node.errors import Moved, RingError, StoreFull
 from node.identifiers import EVERYTHING, Arc, Identifier, Name, position_of
 from node.store.interface import Batch, Store
 
@@ -40,6 +40,8 @@ class Replicas:
         self._all: list[Replica] = []
         self._uids = count(1)
         self._one_step = asyncio.Lock()
+        self._ring: RingMap | None = None
+        """The latest map."""
 
     async def load(self) -> None:
         """What the store left. Records of arcs that no replica stands for, left by a copy that was broken off, go."""
@@ -95,8 +97,8 @@ class Replicas:
                 raise Moved(f"{arc} is not an arc any more", None)
             replica = await self._exactly(arc)
             if replica.state.sealed < epoch:
-                state = replica.state
-                replica.become(ReplicaState(state.arc, state.epoch, state.chain, epoch, state.base))
+                replica.become(replace(replica.state, sealed=epoch))
+            if replica.sealed_on_disk < epoch:
                 await replica.at_rest()
                 await self._note(replica, replica.state)
             return Sealed(replica.position)
@@ -104,11 +106,18 @@ class Replicas:
     def supersede(self, ring: RingMap) -> None:
         """Stop following where the map has a later epoch, in the chain of which this node may be or not. A lease holds
         for what the map says that it was granted under: this comes before such a lease counts."""
+        self._ring = ring
+        self._stop_following()
+
+    def _stop_following(self) -> None:
+        """Where the latest map has a later epoch: it may have come while a step was on its way to the disk."""
+        if (ring := self._ring) is None:
+            return
         for replica in self._all:
             state = replica.state
             over = max((entry.epoch for entry in ring.within(replica.arc)), default=0) - 1
             if over >= state.epoch and over > state.sealed:
-                replica.become(ReplicaState(state.arc, state.epoch, state.chain, over, state.base))
+                replica.become(replace(state, sealed=over))
 
     async def adopt(self, entry: Entry) -> Replica | None:
         """Follow in a later epoch, durably; the replica, None if this entry is nothing new here.
@@ -128,6 +137,7 @@ class Replicas:
             await replica.at_rest()
             await self._note(replica, state)
             replica.become(state)
+            self._stop_following()
             log.debug("%s adopts %s", self.life.hex()[:8], replica)
             return replica
 
@@ -247,10 +257,14 @@ class Replicas:
             for replica in old:
                 replica.gone = False
             raise
+        except RingError as error:  # what is on the disk is not known: it is read at the next start
+            self._spawn(_failed(error))
+            raise
         for replica in old:
             replica.end()
             self._all.remove(replica)
         self._all += made
+        self._stop_following()
         return made
 
     def _replica(self, uid: int, state: ReplicaState, logged: Mapping[int, Logged]) -> Replica:
@@ -260,6 +274,11 @@ class Replicas:
         batch = Batch()
         batch.note(_state_name(replica.uid), pack(state))
         await self.store.commit(batch)
+        replica.sealed_on_disk = state.sealed
+
+
+async def _failed(error: RingError) -> None:
+    raise error
 
 
 def _within(logged: Iterable[Logged], arc: Arc) -> dict[int, Logged]:

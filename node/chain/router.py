@@ -296,14 +296,16 @@ class Router:
         answers: Answers[T, A],
         more: Any = None,
         unknown: OutcomeUnknown | None = None,
+        deadline: float | None = None,
     ) -> None:
         """Ask until all is answered, or the deadline is over: raises what it was that lacked."""
-        deadline = self._now() + self._settings.operation
+        if deadline is None:
+            deadline = self._now() + self._settings.operation
         attempt = 0
         while named:
             if attempt and len({self._arc_of(each) for each in named}) > 1:
                 groups = portions(named, lambda _: 0, self._arc_of)
-                await all_of(self._run(errand, group, answers, more, unknown) for group in groups)
+                await all_of(self._run(errand, group, answers, more, unknown, deadline) for group in groups)
                 return
             try:
                 answer = await self._ask(errand, named, more, deadline - self._now())

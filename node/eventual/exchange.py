@@ -14,6 +14,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from random import Random
 
+from node.batches import portions
 from node.codec import Address, pack
 from node.errors import NotServing, RingError, Unavailable
 from node.eventual.agreed_time import MICROS, AgreedTime
@@ -325,12 +326,11 @@ class Exchange:
     async def _hand_over(self, arc: Arc, nodes: Iterable[Address]) -> None:
         """Have nodes hold these records of ours, and let go of them. Only those are compared: this node wants no
         others of the arc."""
-        listing = list((await self._shelf.listing(arc, 0)).items())
-        for at in range(0, len(listing), STRAYS):
-            some = dict(listing[at : at + STRAYS])
+        listing = await self._shelf.listing(arc, 0)
+        for some in portions(listing.items(), lambda listed: len(listed[0]) + len(listed[1]), most=STRAYS):
             for node in nodes:
-                await self._exchange(node, None, some)
-            await self._shelf.drop(some.items())
+                await self._exchange(node, None, dict(some))
+            await self._shelf.drop(some)
 
     async def part(self) -> None:
         """Take nothing more, and give others all that is here. Raises RingErrors of the network: try again."""

@@ -319,11 +319,12 @@ class RingNode:
             return
         if not self.serving or not self.residence.is_alone() or self.leaving:
             raise WrongRing(f"{self.address} is not alone in its ring")
-        keys = await self.store.count(EVERYTHING)
-        if keys:
-            raise WrongRing(
-                f"{self.address} holds {keys} keys of its own ring: put them into this one, then start it anew"
-            )
+        self.serving = False
+        try:
+            await self._give_up_if_empty()
+        except RingError:
+            self.serving = True
+            raise
         arrival = Arrival(self, StartOptions(members=len(self.residence.members)))
         await self.stop()
         try:
@@ -338,6 +339,22 @@ class RingNode:
         await self._be_seated(patient=False)
         await self._remember()
         Event.JOINED.tell(log, "brought into another ring by %s", adoption.seed.address)
+
+    async def _give_up_if_empty(self) -> None:
+        """Hold nothing any more. Raises WrongRing, and goes on, if there are keys."""
+        await self._check_empty()
+        await self.keyspace.held.close()  # nothing is written any more
+        try:
+            await self._check_empty()
+        except WrongRing:
+            await self.keyspace.load()
+            raise
+
+    async def _check_empty(self) -> None:
+        if keys := await self.store.count(EVERYTHING):
+            raise WrongRing(
+                f"{self.address} holds {keys} keys of its own ring: put them into this one, then start it anew"
+            )
 
     async def _begin_anew(self) -> None:
         """Forget all of the ring this node was in."""

@@ -17,6 +17,7 @@ from node.chain.messages import NEVER, Logged, Read, ReplicaState
 from node.chain.mirror import Destination
 from node.chain.replica import Look, Replica
 from node.chain.replicas import Replicas
+from node.chain.ring_map import RingMap
 from node.chain.ring_map import Entry, Life, RingMap
 from node.data import Version
 from node.errors import Moved, NotServing
@@ -63,6 +64,13 @@ async def _not_put(self: Destination, records: Any) -> None:
 async def _prepared_unsealed(self: Replicas, arc: Arc, epoch: int, position: Version, logged: Any) -> None:
     async with self._one_step:
         await self._become(self.within(arc), [ReplicaState(arc, 0, (), 0, position)], None, logged)
+
+
+def _of_what_is_there(self: Replicas, ring: RingMap) -> None:
+    """Not of what comes to be later, which is the second thing that stops a newcomer from following too early."""
+    self._ring = ring
+    self._stop_following()
+    self._ring = None
 
 
 def _any_epoch(self: Chains, arc: Arc, epoch: int, sender: bytes) -> Replica:
@@ -112,7 +120,7 @@ MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     "no session table": [(Log, "remembers", _nothing_remembered)],
     "no copy to a newcomer": [(Destination, "_put", _not_put)],
     "what a newcomer has is taken for right": [(Destination, "_differ", staticmethod(lambda theirs, mine: False))],
-    "newcomer not sealed": [(Replicas, "prepare", _prepared_unsealed)],
+    "newcomer not sealed": [(Replicas, "prepare", _prepared_unsealed), (Replicas, "supersede", _of_what_is_there)],
     "no epoch check on a link": [(Chains, "_following", _any_epoch)],
     "survivors out of chain order": [(change, "_backwards", _shortest_first)],
     "lease without a margin": [(Keepers, "lease", _as_long_as_keepers_count)],

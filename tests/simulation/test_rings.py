@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from node.data import Stored
-from node.errors import Definite, OutcomeUnknown
-from node.identifiers import Identifier
+from node.errors import Definite, OutcomeUnknown, WrongRing
+from node.identifiers import Arc, Identifier
 from node.simulation.faults import CALM, LOSSY, Faults
 from node.simulation.seeds import for_each_seed
 from node.simulation.world import Host
@@ -258,3 +258,30 @@ def test_members_join_a_fifth_crash_others_come_and_go() -> None:
 def test_a_thousand_members_join_a_fifth_crash_others_come_and_go() -> None:
     """The members of 250 nodes: as many members cost much less than as many nodes of one each."""
     for_each_seed(3, lambda seed: grow_and_suffer(seed, nodes=250, members=4), max_seconds=3600)
+
+
+def test_a_node_that_is_brought_into_another_ring_loses_no_key_that_is_put_at_that_moment() -> None:
+    async def scenario(seed: int) -> None:
+        ring = SimulatedRing(seed)
+        one, other = await ring.start(), await ring.start()
+        node = ring.nodes[other.address]
+        count = node.store.count
+
+        async def late(arc: Arc) -> int:
+            counted = await count(arc)
+            await asyncio.sleep(0.5)
+            return counted
+
+        node.store.count = late  # type: ignore[method-assign]
+        admitting = one.spawn(ring.nodes[one.address].admit(other.address))
+        await asyncio.sleep(0.2)
+        await other.run(node.data.operations.put(b"key", b"value"))
+        with pytest.raises(WrongRing, match="1 keys"):
+            await admitting
+        stored = await other.run(node.data.operations.get(b"key"))
+        assert stored is not None and stored.value == b"value"
+        await other.run(node.data.operations.delete(b"key"))
+        await one.run(ring.nodes[one.address].admit(other.address))
+        assert not node.residence.is_alone()
+
+    for_each_seed(3, scenario)

@@ -8,10 +8,12 @@ from random import Random
 import pytest
 
 from node.chain.chains import Chains
+from node.chain.gate import WAITING, WINDOW
 from node.chain.messages import Change, Command, Operation, Outcome, Write, Written
-from node.chain.replica import WAITING, WINDOW, Replica
+from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.chain.ring_map import Entry
+from node.codec import pack
 from node.errors import Overloaded, StoreFull
 from node.identifiers import Arc, Identifier, name_of
 from node.settings import MIB
@@ -19,9 +21,11 @@ from node.simulation.loop import run
 from node.simulation.seeds import for_each_seed
 from node.simulation.world import Host
 from node.store.memory import MemoryDisk, MemoryStore
-from tests.chain.rig import ChainRing
+from tests.chain.rig import SETTINGS, ChainRing
+from tests.simulation.rings import until
 
 PAIRS = {b"key %d" % n: bytes(MIB) for n in range(40)}
+LONG = 100.0
 ME, NEXT = b"m" * 16, b"n" * 16
 
 
@@ -50,8 +54,7 @@ class Counted:
 
 async def settled(ring: ChainRing, nodes: int) -> list[Host]:
     hosts = await ring.of(nodes)
-    while not ring.is_settled():
-        await asyncio.sleep(0.5)
+    await until(ring.is_settled, 60, "settled")
     return hosts
 
 
@@ -100,7 +103,7 @@ async def stuck() -> Replica:
     replicas = Replicas(MemoryStore(MemoryDisk(), Random(1)), asyncio.ensure_future, lambda: 0.0, ME)
     await replicas.load()
     head = await replicas.found(Entry(Arc(Identifier(0), Identifier(0)), 1, (ME, NEXT)))
-    while head.has_room:
+    while head.under_way.size <= WINDOW:
         await head.take((command(head),))
     return head
 
@@ -116,20 +119,23 @@ def test_writes_are_taken_in_the_order_in_which_they_came_and_those_behind_too_m
         taken: list[int] = []
 
         async def write(number: int) -> None:
-            await head.room(MIB)
+            await head.gate.enter(MIB, LONG)
             taken.append(number)
-            await head.take((command(head),))
+            stored = head.take((command(head),))
+            head.gate.leave(MIB)
+            await stored
 
         writing = [asyncio.ensure_future(write(number)) for number in range(WAITING // MIB)]
         await asyncio.sleep(1)
         assert taken == []
         with pytest.raises(Overloaded, match="slow down"):
-            await head.room(1)
+            await head.gate.enter(1, LONG)
         writing.pop(2).cancel()
         await asyncio.sleep(0)
         await asyncio.wait_for(asyncio.gather(*writing, confirm(head, writing)), 10)
         assert taken == [0, 1, *range(3, WAITING // MIB)]
-        assert head.has_room
+        head.make_stable(head.position)
+        await asyncio.wait_for(head.gate.enter(1, LONG), 0.1)
 
     async def confirm(head: Replica, writing: list[asyncio.Future[None]]) -> None:
         while not all(each.done() for each in writing):
@@ -140,11 +146,70 @@ def test_writes_are_taken_in_the_order_in_which_they_came_and_those_behind_too_m
     run(scenario())
 
 
+def test_nobody_waits_for_longer_than_he_can() -> None:
+    async def scenario() -> None:
+        head = await stuck()
+        with pytest.raises(Overloaded, match="slow down"):
+            await head.gate.enter(MIB, 2.0)
+        head.make_stable(head.position)
+        await asyncio.wait_for(head.gate.enter(1, LONG), 0.1)
+
+    run(scenario())
+
+
+def test_nothing_is_let_in_while_what_another_life_ordered_may_have_to_be_sent_again() -> None:
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        replicas = Replicas(MemoryStore(disk, Random(1)), asyncio.ensure_future, lambda: 0.0, ME)
+        await replicas.load()
+        head = await replicas.found(Entry(Arc(Identifier(0), Identifier(0)), 1, (ME, NEXT)))
+        await head.take((command(head),))
+        disk.crash()
+        replicas = Replicas(MemoryStore(disk, Random(1)), asyncio.ensure_future, lambda: 0.0, ME)
+        await replicas.load()
+        (head,) = replicas
+        entering = asyncio.ensure_future(head.gate.enter(1, LONG))
+        await asyncio.sleep(1)
+        assert not entering.done()
+        head.make_stable(head.position)
+        await entering
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_writes_that_had_to_wait_for_each_other_are_let_go_one_by_one(conditional: bool) -> None:
+    """All of what a head may have to send at once fits into one message, whatever its writers waited for."""
+
+    async def scenario(seed: int) -> None:
+        ring = ChainRing(seed, replicas=2)
+        hosts = {ring.space(host).resident.life: host for host in await settled(ring, 2)}
+        client = ring.client()
+        entry = ring.map.entries[0]
+        head, tail = (hosts[life] for life in entry.chain)
+        keys = [key for n in range(100) if ring.map.holding(name_of(key := b"key %d" % n)) == entry][:24]
+        replica = ring.space(head).held.of(entry.arc)
+        assert replica is not None
+        replica.hold_still(0.5)
+        tail.pause()
+        router, value = client.router, bytes(MIB)
+        writes = [router.put_if(key, value, None) if conditional else router.put(key, value) for key in keys]
+        writing = [asyncio.ensure_future(client.host.run(write)) for write in writes]
+        for _ in range(10):
+            await asyncio.sleep(0.1)
+            assert replica.under_way.size <= WINDOW + MIB + 1000
+            assert len(pack(await replica.commands_after((0, 0)))) < SETTINGS.max_frame
+        tail.resume()
+        await asyncio.gather(*writing)
+
+    for_each_seed(2, scenario)
+
+
 @pytest.mark.parametrize("what", ["its disk is full", "it is gone"])
 def test_nobody_waits_for_what_will_not_come(what: str) -> None:
     async def scenario() -> None:
         head = await stuck()
-        waiting = asyncio.ensure_future(head.room(MIB))
+        waiting = asyncio.ensure_future(head.gate.enter(MIB, LONG))
         await asyncio.sleep(1)
         assert not waiting.done()
         if what == "it is gone":
