@@ -17,7 +17,6 @@ from node.chain.messages import NEVER, Logged, Read, ReplicaState
 from node.chain.mirror import Destination
 from node.chain.replica import Look, Replica
 from node.chain.replicas import Replicas
-from node.chain.ring_map import RingMap
 from node.chain.ring_map import Entry, Life, RingMap
 from node.data import Version
 from node.errors import Moved, NotServing
