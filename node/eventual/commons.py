@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from random import Random
+from typing import TypeVar
 
 from node.batches import side_by_side
 from node.chord.household import Household
 from node.codec import Address, Contact, pack, unpack
 from node.data import Scan, Scanned, Stored, Verified, Version
-from node.errors import Moved, RingError, StoreFull, Unavailable
+from node.errors import Definite, Moved, OutcomeUnknown, RingError, StoreFull, Unavailable
 from node.events import Event
 from node.eventual import messages as m
 from node.eventual.agreed_time import MICROS, AgreedTime
@@ -32,6 +33,9 @@ from node.store.interface import Batch, Store
 from node.tasks import Tasks
 from node.transport import Switchboard, Transport
 from node.values import check_sizes
+
+T = TypeVar("T")
+A = TypeVar("A")
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +196,7 @@ class Commons(Limited):
         await self._put_many(tuple(dict(pairs).items()))
 
     async def _put_many(self, pairs: tuple[tuple[bytes, bytes], ...]) -> tuple[Version, ...]:
-        return tuple(await side_by_side(lambda pair: self.put(*pair), pairs, SIDE_BY_SIDE))
+        return tuple(await self._each(lambda pair: self.put(*pair), pairs))
 
     async def _put_checked(self, pairs: tuple[tuple[bytes, bytes], ...]) -> tuple[Version, ...]:
         check_sizes(pairs, self._settings)
@@ -200,7 +204,25 @@ class Commons(Limited):
 
     async def delete_many(self, keys: Iterable[bytes]) -> int:
         """Remove keys, each as `delete` does; how many were there."""
-        return sum(await side_by_side(self.delete, dict.fromkeys(keys), SIDE_BY_SIDE))
+        return sum(await self._each(self.delete, tuple(dict.fromkeys(keys))))
+
+    async def _each(self, write: Callable[[T], Awaitable[A]], things: Sequence[T]) -> list[A]:
+        """Write them all, side by side. If some fail and others do not, that is OutcomeUnknown: nobody may do all of it
+        again somewhere else."""
+        done = 0
+
+        async def counted(thing: T) -> A:
+            nonlocal done
+            answer = await write(thing)
+            done += 1
+            return answer
+
+        try:
+            return await side_by_side(counted, things, SIDE_BY_SIDE)
+        except Definite as error:
+            if not done:
+                raise
+            raise OutcomeUnknown(f"{done} of {len(things)} keys are done, the rest failed: {error}") from None
 
     async def _write(self, key: bytes, value: bytes | None, seen: Context) -> Deposited:
         """Have a replica take a write; what it already holds, however new, makes this one newer still."""

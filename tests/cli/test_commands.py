@@ -176,7 +176,10 @@ def test_ctrl_c_ends_a_command_with_130_and_no_word(node: str) -> None:
 
 
 def _has_connection(pid: int) -> bool:
-    return any(os.readlink(link).startswith("socket:") for link in Path(f"/proc/{pid}/fd").iterdir())
+    """Whether a socket of the process is an established TCP connection."""
+    open_files = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    connections = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return any(fields[3] == "01" and f"socket:[{fields[9]}]" in open_files for fields in connections)
 
 
 def test_the_classic_walk_through(tmp_path: Path) -> None:

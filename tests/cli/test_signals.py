@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-import time
+from pathlib import Path
 
 import pytest
 
@@ -20,14 +20,17 @@ def test_one_signal_leaves_with_code_0(ring: RingOfProcesses, number: int) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_does_not_wait_for_the_hand_over(ring: RingOfProcesses, number: int) -> None:
-    leaver, taker = ring.of(2)
+def test_a_second_signal_does_not_wait_for_the_hand_over(ring: RingOfProcesses, tmp_path: Path, number: int) -> None:
+    log = tmp_path / "leaver.log"
+    leaver = ring.node("--log-file", log)
+    taker = ring.node(first=leaver)
+    ring.agreed(2)
     taker.signal(signal.SIGSTOP)  # so that there is nobody to hand over to
     leaver.signal(number)
-    time.sleep(0.5)
+    eventually(lambda: "handing over" in log.read_text())
     assert leaver.process is not None and leaver.process.poll() is None
     leaver.signal(number)
-    assert leaver.process.wait(2) == 128 + number
+    assert leaver.process.wait(PATIENCE) == 128 + number
 
 
 def test_a_ring_that_rested_has_all_its_replicas_though_one_node_does_not_come_back(ring: RingOfProcesses) -> None:

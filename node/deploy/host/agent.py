@@ -25,6 +25,8 @@ from node.deploy.host.ring import Silent
 Request = dict[str, Any]
 STEADY = 2.0
 """Seconds after which a node that is up and waits for others will go on waiting."""
+ABSENT = 10.0
+"""Seconds after which a supervisor that is not there will not come."""
 HOPELESS = 3
 """Failures in a row after which a start is given up."""
 
@@ -141,7 +143,7 @@ class Agent:
                 said = str(error)
             state = self._state()
             passed = time.monotonic() - began
-            if state.get("failures", 0) >= HOPELESS or (passed > STEADY and self._keeper.supervisor() is None):
+            if state.get("failures", 0) >= HOPELESS or (passed > ABSENT and self._keeper.supervisor() is None):
                 if started:
                     self._keeper.stop(signal.SIGTERM, request["patience"])
                 raise SystemExit(self._last_words() or "the node does not start and says nothing")

@@ -98,13 +98,17 @@ class Layout:
             yield
 
 
-def locked(descriptor: int) -> bool:
-    """Take the lock of an open file, unless another process has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def locked(descriptor: int, within: float = 0.0) -> bool:
+    """Take the lock of an open file, unless another process has it for so many seconds."""
+    until = time.monotonic() + within
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+        time.sleep(0.05)
 
 
 def write_privately(path: Path, text: str) -> None:

@@ -23,6 +23,8 @@ from node.logs import LogFile, without_secrets
 FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 STEADY = 10.0
 """Seconds after which a node has not failed in a row with the time before."""
+LOOK = 1.0
+"""Seconds in which whoever looks whether a supervisor runs lets go of its lock."""
 
 
 class Supervisor:
@@ -104,7 +106,7 @@ def main() -> int:
     layout = Layout.here()
     layout.said.parent.mkdir(mode=0o700, exist_ok=True)
     with layout.pid.open("a+") as pid:
-        if not locked(pid.fileno()):
+        if not locked(pid.fileno(), LOOK):
             return 0
         pid.truncate(0)
         pid.write(f"{os.getpid()}\n")
