@@ -178,7 +178,6 @@ class BeginMirror(Message, frozen=True):
     """I want a copy of this arc."""
 
     arc: Arc
-    by: Life
 
 
 class Pull(Message, frozen=True):

@@ -212,7 +212,7 @@ class Destination:
 
     async def copy(self) -> None:
         """Copy until little is left to copy. Raises Moved, and RingErrors of the network: begin again."""
-        self._name = await self._ask(BEGIN, BeginMirror(self.arc, self._replicas.life))
+        self._name = await self._ask(BEGIN, BeginMirror(self.arc))
         await self._replicas.release(self.arc)  # not before: where nobody has the arc, this may be what is left of it
         mine = await self._replicas.store.snapshot()
         try:
@@ -243,7 +243,7 @@ class Destination:
             theirs, (records, until) = await asyncio.gather(
                 self._ask(SUM, Pull(self._name, after)), mine.scan(self.arc, after, self._settings.chunk)
             )
-            if self._differ(theirs, Summed(Fingerprint(records).digest, until)):
+            if theirs != Summed(Fingerprint(records).digest, until):
                 pulled = await self._ask(PULL, Pull(self._name, after))
                 await self._remove(mine, after, pulled)
                 await self._put(pulled.records)
@@ -252,10 +252,6 @@ class Destination:
                 after = theirs.after
             if after is None:
                 return
-
-    @staticmethod
-    def _differ(theirs: Summed, mine: Summed) -> bool:
-        return theirs != mine
 
     async def _remove(self, mine: Snapshot, after: Name | None, pulled: Pulled) -> None:
         """Remove what is here, and not there, of what was pulled."""

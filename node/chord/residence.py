@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from node.chord.member import Member
 from node.codec import Address, Contact
 from node.errors import NotAMember
-from node.identifiers import Arc, Identifier
+from node.identifiers import Identifier
 
 
 class Residence:
@@ -31,10 +29,6 @@ class Residence:
             return member
         raise NotAMember(f"{self.address} has not joined a ring yet: try again in a moment")
 
-    def responsible(self) -> tuple[Arc, ...]:
-        """The arcs that should be held here, as far as the members know."""
-        return tuple(member.state.arc for member in self.members.values() if member.state.arc is not None)
-
     def is_alone(self) -> bool:
         """No other node is in the ring."""
         return all(not self.others_after(member) for member in self.members.values())
@@ -46,9 +40,3 @@ class Residence:
             if contact.address != self.address:
                 result.setdefault(contact.address, contact)
         return list(result.values())
-
-    def borders(self) -> Iterator[tuple[Member, Contact]]:
-        """Every member whose next member lives on another node, and that member: they guard each other's arcs."""
-        for member in self.members.values():
-            if member.state.successor.address != self.address:
-                yield member, member.state.successor

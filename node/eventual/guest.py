@@ -25,7 +25,7 @@ from node.errors import (
 )
 from node.eventual.limits import Limited, check_lasting
 from node.eventual.messages import CONTACTS, COUNT, DELETE_MANY, GET_MANY, PUT_MANY, SCAN
-from node.identifiers import EVERYTHING, Arc, Identifier
+from node.identifiers import EVERYTHING, Arc, Identifier, successor_index
 from node.settings import Settings
 from node.transport import A, Method, Q, Transport
 
@@ -125,7 +125,7 @@ class Guest(Limited):
         ids = [contact.id for contact in self._contacts]
         owned: dict[int, list[T]] = {}
         for thing in things:
-            owner = bisect_left(ids, Identifier.of_key(key_of(thing))) % max(len(ids), 1)
+            owner = successor_index(ids, Identifier.of_key(key_of(thing))) if ids else 0
             owned.setdefault(owner, []).append(thing)
         await all_of(do(portion) for each in owned.values() for portion in portions(each, size_of))
 

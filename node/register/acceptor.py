@@ -54,7 +54,7 @@ class Acceptor:
         self._granted: dict[bytes, float] = {}
         self._barred: dict[bytes, float] = {}
         """Nodes about to be dropped, which get no lease until then."""
-        self._quiet: tuple[Configuration | None, float] = (self._configuration, clock() + self._wait)
+        self._quiet: tuple[Configuration | None, float] = (self._configuration, clock() + self._settings.lease)
         self._coming = 0
         """The revision of what is being accepted."""
         self._one = asyncio.Lock()
@@ -86,11 +86,6 @@ class Acceptor:
     @property
     def _configuration(self) -> Configuration | None:
         return self._state.record.configuration if self._state.record is not None else None
-
-    @property
-    def _wait(self) -> float:
-        """Seconds that a lease may run by the clock here."""
-        return self._settings.lease
 
     async def inspect(self, to: bytes) -> Promise:
         """What was accepted last, without a promise."""
@@ -128,13 +123,13 @@ class Acceptor:
         """How long leases of nodes that the record drops may still run; meanwhile they get no other."""
         now = self._clock()
         if self._quiet[0] != record.configuration:
-            self._quiet = (record.configuration, now + self._wait)
+            self._quiet = (record.configuration, now + self._settings.lease)
         if not record.drops:
             return 0.0
         until = max(self._quiet[1], *(self._granted.get(life, now) for life in record.drops))
         if until > now:
             for life in record.drops:
-                self._barred[life] = until + self._wait
+                self._barred[life] = until + self._settings.lease
         return until - now
 
     async def lease(self, question: LeaseQuestion) -> LeaseAnswer:
@@ -145,7 +140,7 @@ class Acceptor:
         granted = question.revision >= revision and self._barred.get(question.life, now) <= now
         if granted and self._state.record is not None:
             self._granted = {life: until for life, until in self._granted.items() if until > now}
-            self._granted[question.life] = now + self._wait
+            self._granted[question.life] = now + self._settings.lease
         return LeaseAnswer(granted and self._state.record is not None, revision)
 
     def _check_life(self, to: bytes) -> None:

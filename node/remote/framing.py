@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 HEADER = struct.Struct("!LB")
@@ -148,11 +147,6 @@ class Splitter:
             raise Garbage("a frame without its end")
         payload = b"".join((memoryview(first)[HEADER.size :], *others, memoryview(last)[: end - 1]))
         return self._inflated(payload) if first[HEADER.size - 1] else payload
-
-    def payloads(self) -> Iterator[bytes | TooLarge]:
-        """The payloads that are whole by now, as they are taken. Raises Garbage."""
-        while (payload := self.take()) is not None:
-            yield payload
 
     def _begin_to_skip(self, size: int, compressed: int) -> TooLarge | None:
         if size > self._max_skip or compressed > 1:

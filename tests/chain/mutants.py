@@ -14,7 +14,7 @@ from node.chain.change import Changer
 from node.chain.lease import Lease
 from node.chain.log import Log
 from node.chain.messages import NEVER, Logged, Read, ReplicaState
-from node.chain.mirror import Destination
+from node.chain.mirror import Destination, Fingerprint
 from node.chain.replica import Look, Replica
 from node.chain.replicas import Replicas
 from node.chain.ring_map import Entry, Life, RingMap
@@ -118,7 +118,7 @@ MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     "store id ignored": [(Replicas, "_exactly", _empty_if_lost)],
     "no session table": [(Log, "remembers", _nothing_remembered)],
     "no copy to a newcomer": [(Destination, "_put", _not_put)],
-    "what a newcomer has is taken for right": [(Destination, "_differ", staticmethod(lambda theirs, mine: False))],
+    "what a newcomer has is taken for right": [(Fingerprint, "digest", b"")],
     "newcomer not sealed": [(Replicas, "prepare", _prepared_unsealed), (Replicas, "supersede", _of_what_is_there)],
     "no epoch check on a link": [(Chains, "_following", _any_epoch)],
     "survivors out of chain order": [(change, "_backwards", _shortest_first)],

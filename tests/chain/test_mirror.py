@@ -22,7 +22,7 @@ from node.store.memory import MemoryDisk, MemoryStore
 from tests.chain.rig import ChainRing
 from tests.simulation.rings import quick, until
 
-ME, NEWCOMER = b"m" * 16, b"n" * 16
+ME = b"m" * 16
 WHOLE = Arc(Identifier(0), Identifier(0))
 CHUNK = 2 * KIB
 
@@ -71,7 +71,7 @@ def test_operations_are_sent_in_messages_of_bounded_size_and_none_is_lacking() -
         for number in range(300):
             await put(replicas, number)
         (replica,) = replicas
-        mirror = await one.begin(BeginMirror(WHOLE, NEWCOMER))
+        mirror = await one.begin(BeginMirror(WHOLE))
         for number in range(300, 310):
             await put(replicas, number)
         await rest(one, mirror, 0)
@@ -90,7 +90,7 @@ def test_operations_are_sent_in_messages_of_bounded_size_and_none_is_lacking() -
 def test_what_could_not_be_read_is_sent_the_next_time() -> None:
     async def scenario() -> None:
         one, replicas, store = await source()
-        mirror = await one.begin(BeginMirror(WHOLE, NEWCOMER))
+        mirror = await one.begin(BeginMirror(WHOLE))
         for number in range(10):
             await put(replicas, number)
         store.fails = True

@@ -145,7 +145,7 @@ def test_large_frames_are_put_together_of_pieces_of_any_size(size: int, piece: i
     found: list[bytes | TooLarge] = []
     for at in range(0, len(stream), piece):
         splitter.feed(stream[at : at + piece])
-        found += splitter.payloads()
+        found += iter(splitter.take, None)
         assert splitter.size == min(at + piece, len(stream)) - sum(len(frame(each)) for each in payloads[: len(found)])
     assert found == payloads
     assert not splitter.midway
