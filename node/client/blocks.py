@@ -23,7 +23,7 @@ T = TypeVar("T")
 Q = TypeVar("Q")
 
 UNDER_WAY = 4 * MIB
-"""Bytes of blocks on their way at a time: what the head of one chain takes before it says that this is too much."""
+"""Bytes of blocks on their way at a time: about what one chain carries before others have to wait."""
 
 
 class Blocks:

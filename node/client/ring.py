@@ -69,8 +69,9 @@ class AsyncRing:
         """The ring that these nodes are in, the first of which that answers is used; "localhost" if there are none.
 
         A user who has logged in (`ring login`) shows a certificate, see `node.client.credentials.tls`.
-        `timeout`: seconds an operation may take, retries included. Raises Unreachable if no node answers, NotARing if
-        what answers is none, BadUsage for what is no address.
+        `timeout`: seconds an operation on keys may take, retries included; what asks about the ring itself may take
+        three times as long. Raises Unreachable if no node answers, NotARing if what answers is none, BadUsage for what
+        is no address.
         """
         settings = replace(Settings.profile(profile), operation=timeout)
         seeds = [node if isinstance(node, Address) else parse_address(node) for node in nodes or ("localhost",)]

@@ -1,1 +1,1 @@
-"""What answers for an arc: holdings, hand-over between nodes, routing of operations to the holder."""
+"""A whole node: how it comes into its ring, what it is made of, how it leaves, and repair by force."""
