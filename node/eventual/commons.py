@@ -104,7 +104,7 @@ class Commons(Limited):
             batch.delete_arc(EVERYTHING)
             await store.commit(batch)
         clock = HybridClock(time, settings.max_future)
-        shelf = Shelf(store, clock, settings, writer_of(life), siblings=siblings)
+        shelf = Shelf(store, clock, settings, tasks, writer_of(life), siblings=siblings)
         await shelf.load()
         placement = Placement(household, replicas)
         exchange = Exchange(shelf, placement, time, transport, settings, random, tasks)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from node.codec import pack, unpack
-from node.errors import Overloaded
+from node.errors import Overloaded, RingError, StoreFull
 from node.eventual.agreed_time import MICROS
 from node.eventual.cells import (
     MASK,
@@ -31,6 +31,7 @@ from node.eventual.stamps import HybridClock, Stamp
 from node.identifiers import EVERYTHING, RING, Arc, Identifier, Name, key_in, name_of, position_of
 from node.settings import MIB, Settings
 from node.store.interface import Batch, Store
+from node.tasks import Tasks
 
 BUCKETS = 4096
 WIDTH = RING // BUCKETS
@@ -42,9 +43,12 @@ CHUNK = MIB
 class Shelf:
     """The records of one node."""
 
-    def __init__(self, store: Store, clock: HybridClock, settings: Settings, writer: int, *, siblings: bool) -> None:
-        """`writer`: who this node is in stamps."""
+    def __init__(
+        self, store: Store, clock: HybridClock, settings: Settings, tasks: Tasks, writer: int, *, siblings: bool
+    ) -> None:
+        """`writer`: who this node is in stamps. `tasks` fail when it is not known any more what is on the disk."""
         self._store = store
+        self._tasks = tasks
         self._clock = clock
         self._settings = settings
         self._writer = writer
@@ -170,7 +174,13 @@ class Shelf:
                 batch.put(name, pack(Body(now, cell)))
             else:
                 batch.delete(name)
-        await self._store.commit(batch)
+        try:
+            await self._store.commit(batch)
+        except StoreFull:
+            raise
+        except RingError as error:  # sums that lack what is there would hide it from all others
+            self._tasks.fail(error)
+            raise
         for name, (before, after) in changes.items():
             self._count(name, before, after)
 

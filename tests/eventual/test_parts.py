@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.codec import Address
-from node.errors import BadValue, Overloaded
+from node.errors import BadValue, OutcomeUnknown, Overloaded, RingError, StoreFull
 from node.eventual.agreed_time import MICROS, AgreedTime
 from node.eventual.cells import Cell, Written, context_of, merge
 from node.eventual.messages import Deposit
@@ -20,7 +20,9 @@ from node.eventual.stamps import HybridClock, Stamp
 from node.identifiers import EVERYTHING, RING, Arc, Identifier
 from node.settings import Settings
 from node.simulation.loop import run
+from node.store.interface import Batch, Store
 from node.store.memory import MemoryDisk, MemoryStore
+from node.tasks import Tasks
 
 stamps = st.builds(Stamp, st.integers(0, 5), st.integers(0, 3))
 written = st.builds(Written, stamps, st.none() | st.just(b"v"), st.lists(stamps, max_size=2).map(tuple))
@@ -105,11 +107,35 @@ def test_an_arc_is_divided_without_gap_or_overlap(arc: Arc) -> None:
     assert len(pieces) <= 17
 
 
-async def shelf_of(disk: MemoryDisk, writer: int = 1, *, siblings: bool = False) -> Shelf:
+async def shelf_of(
+    disk: MemoryDisk, writer: int = 1, *, siblings: bool = False, store: Store | None = None, tasks: Tasks | None = None
+) -> Shelf:
     clock = HybridClock(AgreedTime(lambda: 1e6, 5.0), 5.0)
-    shelf = Shelf(MemoryStore(disk, Random(1)), clock, Settings.profile("local"), writer, siblings=siblings)
+    store, tasks = store or MemoryStore(disk, Random(1)), tasks or Tasks()
+    shelf = Shelf(store, clock, Settings.profile("local"), tasks, writer, siblings=siblings)
     await shelf.load()
     return shelf
+
+
+def test_a_disk_of_which_nobody_knows_what_it_has_ends_the_node_and_a_full_one_does_not() -> None:
+    class Failing(MemoryStore):
+        async def commit(self, batch: Batch, *, to_disk: bool | None = None) -> None:  # type: ignore[override]
+            raise self.error
+
+        error: RingError = StoreFull("no space")
+
+    async def scenario() -> None:
+        tasks, store = Tasks(), Failing(MemoryDisk(), Random(1))
+        shelf = await shelf_of(MemoryDisk(), store=store, tasks=tasks)
+        with pytest.raises(StoreFull):
+            await shelf.merge([(b"key", (Written(Stamp(1, 1), b"v"),))], 0)
+        assert not tasks.failed.done()
+        store.error = OutcomeUnknown("the disk failed to confirm a write")
+        with pytest.raises(OutcomeUnknown):
+            await shelf.merge([(b"key", (Written(Stamp(1, 1), b"v"),))], 0)
+        assert isinstance(tasks.failed.exception(), OutcomeUnknown)
+
+    run(scenario())
 
 
 def test_sums_tell_what_is_held_of_any_arc_also_after_a_restart() -> None:
