@@ -13,8 +13,9 @@ import contextlib
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
-from node.batches import VOLUME, fitting
+from node.batches import MOST, VOLUME, fitting
 from node.chain import ordering
+from node.chain.history import OVERHEAD
 from node.chain.lease import Lease
 from node.chain.links import Links
 from node.chain.messages import (
@@ -182,7 +183,8 @@ class Chains:
         of the chain did not confirm it in time.
         """
         size = check_sizes([(edit.key, edit.value) for edit in question.edits], self._settings)
-        if size > (most := max(VOLUME, self._settings.max_key + self._settings.max_value)):
+        size += OVERHEAD * len(question.edits)
+        if size > (most := max(VOLUME, self._settings.max_key + self._settings.max_value) + OVERHEAD * MOST):
             raise BadValue(f"edits of {size} bytes in one question: send at most {most}")
         names = named([edit.key for edit in question.edits])
         edits = tuple(zip(names, question.edits, strict=True))

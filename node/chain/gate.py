@@ -22,6 +22,8 @@ WINDOW = 3 * MIB
 WAITING = 16 * MIB
 """Bytes of writes waiting beyond which more are refused."""
 
+TOO_MUCH = "the chain of this key takes no more at the moment: slow down and try again"
+
 
 class Gate:
     """That of one replica."""
@@ -43,15 +45,14 @@ class Gate:
         self._inside += size
 
     async def _queue(self, size: int, patience: float) -> None:
-        error = Overloaded("the chain of this key takes no more at the moment: slow down and try again")
         if self._waiting + size > WAITING:
-            raise error
+            raise Overloaded(TOO_MUCH)
         self._waiting += size
         try:
             async with asyncio.timeout(patience), self._turn:
                 await self._replica.reached(self._is_open)
         except TimeoutError:
-            raise error from None
+            raise Overloaded(TOO_MUCH) from None
         finally:
             self._waiting -= size
 

@@ -12,7 +12,7 @@ Slot = tuple[bytes, int]
 """A client, and one of its slots."""
 
 OVERHEAD = 64
-"""What a command costs beside keys and values, in bytes."""
+"""What a command, and each of its changes, costs beside keys and values, in bytes."""
 
 
 def log_name(uid: int, number: int) -> str:
@@ -41,9 +41,10 @@ def last_of_each_slot(log: Mapping[int, Logged]) -> dict[Slot, int]:
 
 
 def remade(logged: Logged, bodies: Mapping[Name, bytes | None], last: Mapping[Name, Version]) -> Command:
-    """A command as its records show it; `last`: which command wrote each."""
-    changes = tuple(Change(name, bodies[name]) for name in logged.names)
-    overtaken = any(last[name] > logged.version for name in logged.names)
+    """A command as its records show it. `last`: which command wrote each; a later one, which must travel with this one,
+    brings the record."""
+    changes = tuple(Change(name, bodies[name]) for name in logged.names if last[name] == logged.version)
+    overtaken = len(changes) < len(logged.names)
     return Command(logged.version, logged.operation, changes, logged.outcome, logged.covers, overtaken)
 
 
@@ -54,4 +55,5 @@ def names_of(command: Command) -> tuple[Name, ...]:
 
 def size_of(command: Command) -> int:
     """What it costs, in bytes."""
-    return OVERHEAD + sum([len(change.name) + len(change.body or b"") for change in command.changes])
+    changes = command.changes
+    return OVERHEAD * (1 + len(changes)) + sum([len(change.name) + len(change.body or b"") for change in changes])

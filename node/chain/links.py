@@ -76,7 +76,10 @@ class Links:
             while _lasts(replica, epoch):
                 failed = _first_failure(under_way)
                 if failed is not None:
-                    raise failed
+                    try:
+                        raise failed
+                    finally:
+                        del failed  # or it and this frame, with what is under way, would hold each other
                 under_way = {task for task in under_way if not task.done()}
                 if len(under_way) >= DEPTH or replica.position <= sent:
                     await replica.changes()
@@ -88,6 +91,7 @@ class Links:
         finally:
             for task in under_way:
                 task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     def _sending(self, replica: Replica, to: Address, message: Append) -> asyncio.Task[None]:
         task = asyncio.create_task(self._send(replica, to, message))

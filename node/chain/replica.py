@@ -169,7 +169,7 @@ class Replica:
     def check_disk(self) -> None:
         """Raises StoreFull while a disk further down is full."""
         if isinstance(self.trouble, StoreFull):
-            raise self.trouble
+            raise StoreFull(*self.trouble.args)
 
     def hold_still(self, seconds: float) -> None:
         """Have writes wait for so long, or until this replica is another."""

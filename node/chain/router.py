@@ -313,9 +313,10 @@ class Router:
                 named = errand.rest(named, answer)
                 continue
             except TRY_AGAIN as error:
-                failure: RingError = error
+                failure: RingError = error.with_traceback(None)  # what is kept must not keep the frames it came through
             except OutcomeUnknown as error:
-                failure, unknown = error, unknown or error  # the first attempt had the time to find out why
+                failure = error.with_traceback(None)
+                unknown = unknown or failure  # the first attempt had the time to find out why
             except StoreFull:
                 if unknown is not None:
                     raise unknown from None

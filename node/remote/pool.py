@@ -19,6 +19,7 @@ from node.errors import BadValue, NotARing, NotTrusted, OutcomeUnknown, RingErro
 from node.events import Event
 from node.remote.connection import Connection, Gate
 from node.remote.exposure import Exposure
+from node.remote.translation import let_go
 from node.settings import Settings
 from node.transport import Receiver
 from node.trust.party import Party
@@ -124,6 +125,7 @@ async def _answer_later(receiver: Receiver, method: str, payload: bytes) -> byte
 
 def _failed(method: str, error: Exception) -> bytes:
     if isinstance(error, RingError):
+        let_go(error)
         return FAILED + _packed(error)
     log.error("%s failed", method, exc_info=error)
     return FAILED + _packed(RingError(f"internal error in {method[:80]}: the log of the node called has the details"))

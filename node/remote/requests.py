@@ -12,7 +12,7 @@ from rpyc.core import brine, consts
 from node.errors import OutcomeUnknown, RingError
 from node.remote import relay
 from node.remote.exposure import Exposed
-from node.remote.translation import dumped, internal, not_plain
+from node.remote.translation import dumped, internal, let_go, not_plain
 from node.remote.wire import Wire
 from node.settings import Settings
 
@@ -77,6 +77,7 @@ class Requests:
         try:
             result = await work
         except RingError as error:
+            let_go(error)
             self.fail(seq, error)
         except asyncio.CancelledError:
             self.fail(seq, OutcomeUnknown("the node stopped in the middle of the request"))

@@ -7,6 +7,7 @@ the peer's is raised as the class that it names.
 from __future__ import annotations
 
 import logging
+from traceback import clear_frames
 from typing import Any
 
 from rpyc.core import brine
@@ -20,6 +21,12 @@ DENIED = "<kept in the log of the node>"
 """In place of a traceback."""
 MOST = 64 * 1024
 """Bytes of an error at most: it may quote what was asked, and is told in short if that is long."""
+
+
+def let_go(error: BaseException) -> None:
+    """An error was answered: the frames it came through drop what they have of the request. They and the error may hold
+    each other, and megabytes, until the garbage collector comes by."""
+    clear_frames(error.__traceback__)
 
 
 def dumped(error: Exception) -> bytes:

@@ -103,8 +103,8 @@ def test_a_command_made_anew_comes_with_the_one_that_has_just_reached_the_disk()
         await asyncio.sleep(0.5)
         first, *others = await replica.commands_after((1, 0))
         bodies = [change.body for each in (first, *others) for change in each.changes]
-        assert [each.version for each in others] == [(1, 2)], "what the first holds was written by the second"
-        assert first.overtaken and bodies == [pack(Stored((1, 2), b"2"))] * 2
+        assert [each.version for each in others] == [(1, 2)], "what the first wrote was written over by the second"
+        assert first.overtaken and bodies == [pack(Stored((1, 2), b"2"))]
         await taken
 
     run(scenario())
@@ -244,5 +244,28 @@ def test_what_an_old_map_says_of_a_half_comes_too_late_once_the_halves_are_one()
         assert await replicas.adopt(Entry(one, 3, (ME,))) is None
         assert list(replicas) == [whole]
         assert whole is not None and whole.follows
+
+    run(scenario())
+
+
+def test_commands_made_anew_bring_each_record_once() -> None:
+    """A link sends them together, which must fit into one message whatever was written over again and again."""
+
+    async def scenario() -> None:
+        disk = MemoryDisk()
+        head = await (await replicas_on(disk)).found(Entry(WHOLE, 1, (ME, bytes(16))))
+        for n in range(1, 40):
+            await head.take((command((1, n), n, slot=n),))
+        await head.take((command((1, 40), 40, key=b"other", slot=40),))
+        disk.crash()
+        (replica,) = await replicas_on(disk)
+        sent = await replica.commands_after((1, 0), 1)
+        assert [each.version for each in sent] == [(1, n) for n in range(1, 41)]
+        assert [change.name for each in sent for change in each.changes] == [name_of(b"k"), name_of(b"other")]
+        assert [each.overtaken for each in sent] == [True] * 38 + [False] * 2
+        follower = await (await replicas_on(MemoryDisk())).found(Entry(WHOLE, 1, (bytes(16), ME)))
+        await follower.take(sent)
+        names = (name_of(b"k"), name_of(b"other"))
+        assert await follower.current(names) == await replica.current(names)
 
     run(scenario())

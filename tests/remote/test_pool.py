@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rpyc
 
 from node.codec import Address
-from node.errors import BadValue, Moved, NotARing, OutcomeUnknown, RingError, Unreachable
+from node.errors import BadValue, Moved, NotARing, OutcomeUnknown, Overloaded, RingError, Unreachable
 from node.remote import pool as pools
 from node.remote.listener import Listener
 from node.remote.pool import Pool, answer
@@ -281,3 +284,41 @@ def test_nobody_waits_longer_than_the_deadline_for_a_connection() -> None:
         silent.close()
 
     run(scenario())
+
+
+def test_a_request_that_failed_is_forgotten_with_its_answer() -> None:
+    """Its error and the frames it came through would hold each other, and what was asked."""
+
+    class Asked:
+        """Stands for megabytes."""
+
+    class Refusing(Callee):
+        asked: weakref.ref[Asked]
+
+        async def receive(self, method: str, payload: bytes) -> bytes:
+            asked = Asked()
+            self.asked = weakref.ref(asked)
+            error = Overloaded("slow down")
+            await asyncio.sleep(0)
+            raise error
+
+        async def exposed_refuse(self) -> None:
+            await self.receive("", b"")
+
+    async def scenario() -> None:
+        callee = Refusing()
+        async with served(callee) as listener, pooled() as pool:
+            to = Address(HOST, listener.port)
+            assert isinstance(await failure_of(pool.call(to, "m", b"", deadline=5)), Overloaded)
+            assert callee.asked() is None
+            connection = await asyncio.to_thread(rpyc.connect, HOST, listener.port)
+            with pytest.raises(Exception, match="slow down"):
+                await asyncio.to_thread(lambda: connection.root.refuse())
+            assert callee.asked() is None
+            await asyncio.to_thread(connection.close)
+
+    gc.disable()
+    try:
+        run(scenario())
+    finally:
+        gc.enable()
