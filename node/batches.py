@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from itertools import accumulate
 from typing import TypeVar
 
-from node.errors import OutcomeUnknown, RingError
+from node.errors import NoQuorum, OutcomeUnknown, RingError, Unavailable
 from node.settings import MIB
 
 T = TypeVar("T")
@@ -20,6 +20,8 @@ MOST = 250
 VOLUME = 1 * MIB
 """Keys and bytes of one question at most, about: enough that the question costs little, few enough that who asks and
 who answers work at the same time."""
+IN_VAIN = (NoQuorum, OutcomeUnknown, Unavailable)
+"""What is raised when the time for an operation is over."""
 
 
 def fitting(bodies: Iterable[bytes | None], most: int) -> int:
@@ -56,17 +58,27 @@ async def all_of(works: Iterable[Awaitable[A]]) -> list[A]:
     ended = await asyncio.gather(*works, return_exceptions=True)
     wrong = [each for each in ended if isinstance(each, BaseException)]
     if wrong:
-        raise min(wrong, key=lambda error: (isinstance(error, RingError), not isinstance(error, OutcomeUnknown)))
+        worst = min(wrong, key=lambda error: (isinstance(error, RingError), not isinstance(error, OutcomeUnknown)))
+        try:
+            raise worst
+        finally:
+            del ended, wrong, worst  # or they and this frame would hold each other
     return [each for each in ended if not isinstance(each, BaseException)]
 
 
 async def side_by_side(do: Callable[[Q], Awaitable[A]], questions: Iterable[Q], most: int) -> list[A]:
-    """All of them as `all_of`, so many at a time. Each is begun before the next question is made."""
+    """All of them as `all_of`, so many at a time. Each is begun before the next question is made; none is once one has
+    waited in vain, or each would wait for as long."""
     turns = asyncio.Semaphore(most)
+    in_vain = False
 
     async def one(question: Q) -> A:
+        nonlocal in_vain
         try:
             return await do(question)
+        except IN_VAIN:
+            in_vain = True
+            raise
         finally:
             turns.release()
 
@@ -74,6 +86,8 @@ async def side_by_side(do: Callable[[Q], Awaitable[A]], questions: Iterable[Q], 
     try:
         for question in questions:
             await turns.acquire()
+            if in_vain:
+                break
             begun.append(asyncio.create_task(one(question)))
             await asyncio.sleep(0)
     except BaseException:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from node.errors import NotServing, RingError, Unavailable
+from node.errors import NotServing, OutcomeUnknown, RingError, Unavailable
 from node.identifiers import Identifier, name_of
 from node.simulation.loop import run
 from tests.chain.rig import ChainRing
@@ -83,5 +83,23 @@ def test_a_batch_whose_arc_is_split_meanwhile_has_no_more_time_than_any_other() 
         with pytest.raises(Unavailable):
             await client.host.run(router.put_many((key, b"w") for key in KEYS))
         assert loop.time() - began < ring.settings.operation + 1
+
+    run(scenario())
+
+
+def test_a_batch_of_any_size_ends_when_its_time_is_over() -> None:
+    async def scenario() -> None:
+        ring = await settled(2)
+        client = ring.client()
+        loop = asyncio.get_running_loop()
+        for host in ring.world.hosts:
+            if host is not client.host:
+                host.pause()
+        pairs = [(b"key %d" % n, b"w") for n in range(20_000)]
+        for work in (client.router.put_many(pairs), client.router.get_many(key for key, _ in pairs)):
+            began = loop.time()
+            with pytest.raises((OutcomeUnknown, Unavailable)):
+                await client.host.run(work)
+            assert loop.time() - began < ring.settings.operation + 1
 
     run(scenario())
