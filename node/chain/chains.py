@@ -239,7 +239,8 @@ class Chains:
         if known.operation.number > question.operation.number:
             raise OutcomeUnknown("a later operation of this client took its place: what became of it is not known")
         written = await self._stable(replica, known.version, known.outcome)
-        if replica.log.remembers(question.operation) is not known:
+        last = replica.log.remembers(question.operation)
+        if last is None or last.version != known.version:
             raise OutcomeUnknown("the disk was full at the first attempt, or a later operation took its place")
         return written
 

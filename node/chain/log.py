@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import count
 
-from node.chain.history import last_of_each_slot, slot_of
+from msgspec.structs import replace
+
+from node.chain.history import Slot, last_of_each_slot, slot_of
 from node.chain.messages import Logged, Operation
 from node.data import Version
 
@@ -69,7 +71,18 @@ class Log:
     def confirm(self, version: Version) -> Iterator[Version]:
         """Everything up to `version` is stable; the versions of which that is news."""
         while self._unconfirmed and self._unconfirmed[0].version <= version:
-            yield self._unconfirmed.popleft().version
+            logged = self._unconfirmed.popleft()
+            if logged.names and logged.operation is not None:
+                self._shorten(logged, slot_of(logged.operation))
+            yield logged.version
+
+    def _shorten(self, logged: Logged, slot: Slot) -> None:
+        """Nobody lacks its records any more: what keys it wrote need not be remembered, which may be a megabyte."""
+        number = self._last.get(slot)
+        if number is not None and self.entries[number] is logged:
+            self.entries[number] = short = replace(logged, names=())
+            if self._sessions.get(slot) is logged:
+                self._sessions[slot] = short
 
     def forget(self, stable: Version) -> list[int]:
         """Let go of what is superseded and stable; its numbers."""

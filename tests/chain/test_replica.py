@@ -269,3 +269,16 @@ def test_commands_made_anew_bring_each_record_once() -> None:
         assert await follower.current(names) == await replica.current(names)
 
     run(scenario())
+
+
+def test_keys_of_what_is_stable_are_not_remembered() -> None:
+    async def scenario() -> None:
+        head = await (await replicas_on(MemoryDisk())).found(Entry(WHOLE, 1, (ME, bytes(16))))
+        await head.take((command((1, 1), 1),))
+        await head.take((command((1, 2), 2, slot=1),))
+        head.make_stable((1, 1))
+        assert [logged.names for logged in head.log.entries.values()] == [(), (name_of(b"k"),)]
+        remembered = [head.log.remembers(operation(1)), head.log.remembers(operation(2, slot=1))]
+        assert [logged.version for logged in remembered if logged] == [(1, 1), (1, 2)]
+
+    run(scenario())
