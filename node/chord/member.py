@@ -166,6 +166,7 @@ class Member:
     def notified(self, hello: Introduction) -> None:
         """*notify*: somebody believes to be my predecessor. Recorded; the next round rectifies."""
         self._departed.discard(hello.contact.id)
+        self.acquaintances.came(hello.contact)
         now = self.state.predecessor
         if now is None or now != hello.contact:
             self._predecessor_candidates[hello.contact.id] = hello.contact
@@ -175,6 +176,7 @@ class Member:
         """Somebody who may be a better successor. Recorded; the next round looks."""
         if between(self.me.id, hello.contact.id, self.state.successor.id):
             self._departed.discard(hello.contact.id)
+            self.acquaintances.came(hello.contact)
             self._introduced[hello.contact.id] = hello.contact
             self._round_wanted.set()
 

@@ -14,6 +14,7 @@ from random import Random
 from node.chord.messages import PING, PROBE, VIEW, Introduction, ToMember, View
 from node.codec import Address, Contact
 from node.errors import Definite, OutcomeUnknown, RingError, WrongRing
+from node.identifiers import Identifier
 from node.settings import Settings
 from node.transport import A, Method, Q, Transport
 
@@ -104,6 +105,10 @@ class Neighbours:
             return False
 
 
+HEARSAY = 30.0
+"""Seconds in which lists that still have a member that left go round."""
+
+
 class Acquaintances:
     """Members once known, so that rings cut apart find each other again, and a restarted node its ring."""
 
@@ -112,13 +117,22 @@ class Acquaintances:
         self._forget_after = forget_after
         self._seen: dict[Contact, float] = {}
         self._lost: dict[Contact, None] = {}
+        self._parted: dict[Identifier, float] = {}
+        """Members that left, and until when others may still speak of them."""
 
     def met(self, contacts: Iterable[Contact]) -> None:
-        """These were seen in the ring just now."""
+        """These were seen in the ring just now, by somebody."""
         now = self._clock()
+        self._parted = {each: until for each, until in self._parted.items() if until > now}
         for contact in contacts:
-            self._seen[contact] = now
-            self._lost.pop(contact, None)
+            if contact.id not in self._parted:
+                self._seen[contact] = now
+                self._lost.pop(contact, None)
+
+    def came(self, contact: Contact) -> None:
+        """It is here, and says so itself."""
+        self._parted.pop(contact.id, None)
+        self.met([contact])
 
     def lose(self, contact: Contact) -> None:
         """It does not answer any more: dead, or on the other side of a partition."""
@@ -126,6 +140,7 @@ class Acquaintances:
 
     def parted(self, contact: Contact) -> None:
         """It left gracefully: no need to look for it."""
+        self._parted[contact.id] = self._clock() + HEARSAY
         for known in [k for k in (*self._seen, *self._lost) if k.id == contact.id]:
             self._seen.pop(known, None)
             self._lost.pop(known, None)

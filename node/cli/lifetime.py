@@ -164,9 +164,10 @@ async def stay(servers: Servers) -> int:
 
     def leave(number: int) -> None:
         told.append(number)
+        servers.resting = number == signal.SIGUSR1
         task.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         loop.add_signal_handler(number, leave, number)
     on_hang_up(lambda: servers.tell(signal.SIGHUP), lambda: leave(signal.SIGTERM))
     try:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from node.codec import Address
-from node.errors import Unavailable
+from node.errors import RingError, Unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 START = 30.0
@@ -83,33 +83,45 @@ def start_detached(words: Sequence[str], log: Path) -> tuple[int, str]:
 
 
 class Servers:
-    """Several nodes on ports of this machine, one process each; they leave together."""
+    """Several nodes on ports of this machine, one process each; they end together."""
 
     def __init__(
-        self, words_of: Callable[[int, Address | None], Sequence[str]], count: int, first: Address | None
+        self,
+        words_of: Callable[[int, Address | None], Sequence[str]],
+        comes_back: Callable[[int], bool],
+        count: int,
+        first: Address | None,
+        here: Address,
     ) -> None:
-        """`words_of(n, first)`: what the nth node is started with; `first` is None for a node that begins a ring."""
+        """`words_of(n, first)`: what the nth node is started with, None for one that begins a ring. Those that
+        `comes_back` tells of may wait for each other. `here`: where the first of them will listen."""
         self._words_of = words_of
+        self._comes_back = comes_back
+        self._here = here
         self._count = count
         self._first = first
         self._processes: list[asyncio.subprocess.Process] = []
+        self.resting = False
+        """They are to end as they are, for a ring of which all nodes are to rest."""
 
     async def run(self) -> int:
         """Start them, print each one's line, stay until all have ended; the exit code. Raises Unavailable if one of
         them does not start."""
-        numbers = list(range(self._count))
+        numbers = range(self._count)
+        begin: dict[int, Address | None] = {0: None} if self._first is None else {}
+        begin |= {number: self._first or self._here for number in numbers[len(begin) :] if self._comes_back(number)}
         try:
-            if self._first is None:
-                self._first = await self._start(numbers.pop(0))
-            await asyncio.gather(*map(self._start, numbers))
+            there = await asyncio.gather(*(self._start(number, first) for number, first in begin.items()))
+            first = self._first or there[0]
+            await asyncio.gather(*(self._start(number, first) for number in numbers if number not in begin))
             await asyncio.gather(*(self._watched(process) for process in self._processes))
         finally:
             await self._stop()
         return 0
 
-    async def _start(self, number: int) -> Address:
+    async def _start(self, number: int, first: Address | None) -> Address:
         process = await asyncio.create_subprocess_exec(
-            *command_line(self._words_of(number, self._first)),
+            *command_line(self._words_of(number, first)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -121,9 +133,20 @@ class Servers:
         line = (await process.stdout.readline()).decode().strip()
         address = ready_at(line)
         if address is None:
-            raise Unavailable(f"server {number} of {self._count} did not start: its complaint is above")
+            raise Unavailable(f"server {number + 1} of {self._count} did not start: its complaint is above")
         print(line, flush=True)
         return address
+
+    async def _are_all(self) -> bool:
+        """Whether the ring has just these nodes: there is nobody to hand anything over to."""
+        from node.client.ring import AsyncRing
+
+        running = sum(process.returncode is None for process in self._processes)
+        try:
+            async with await AsyncRing.connect(self._here, timeout=2.0) as ring:
+                return self._first is None and running == len({member[:2] for member in await ring.overlay()})
+        except RingError:
+            return False
 
     async def _watched(self, process: asyncio.subprocess.Process) -> None:
         code = await process.wait()
@@ -137,10 +160,8 @@ class Servers:
                 process.send_signal(number)
 
     async def _stop(self) -> None:
-        """All leave together. Cancelled meanwhile, they end at once."""
-        for process in self._processes:
-            if process.returncode is None:
-                process.terminate()
+        """All leave, or rest if there are no others in their ring. Cancelled meanwhile, they end at once."""
+        self.tell(signal.SIGUSR1 if self.resting or await self._are_all() else signal.SIGTERM)
         try:
             await asyncio.gather(*(process.wait() for process in self._processes))
         finally:

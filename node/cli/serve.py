@@ -237,13 +237,21 @@ def _several(count: int, first: Address | None, port: int, data: Path | None, lo
             shared += [option.opts[0]] if value is True else [option.opts[0], str(value)]
     base = port or PORT
 
+    def directory_of(number: int) -> Path:
+        return data / str(base + number) if data is not None else default_directory(base + number)
+
     def words_of(number: int, first: Address | None) -> list[str]:
         there = [first.host, str(first.port), str(base + number)] if first else ["--port", str(base + number)]
-        directory = data / str(base + number) if data is not None else default_directory(base + number)
+        directory = directory_of(number)
         log = log_file and log_file.with_name(f"{log_file.stem}-{base + number}{log_file.suffix}")
         return [*there, "--data", str(directory), *shared, *(["--log-file", str(log)] if log else [])]
 
-    code: int = run_loop(lambda: stay(Servers(words_of, count, first)))
+    def comes_back(number: int) -> bool:
+        return (directory_of(number) / "db").exists()
+
+    listen = context.params["listen"]
+    here = Address(listen if listen not in (None, "0.0.0.0", "::") else "127.0.0.1", base)
+    code: int = run_loop(lambda: stay(Servers(words_of, comes_back, count, first, here)))
     return code
 
 

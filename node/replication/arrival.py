@@ -132,9 +132,13 @@ class Arrival:
         node.household.acquaintances.met(known)
         for contact in known:  # until it is met again: others may have come up as a ring of their own
             node.household.acquaintances.lose(contact)
-        named = [contact.address for contact in known] + ([first] if first else [])
+        inhabitants = self._inhabitants()
+        named = [*(contact.address for contact in known), *([first] if first else []), *(inhabitants or ())]
         addresses = [address for address in dict.fromkeys(named) if address != node.address]
-        through = None if self._options.alone or not addresses else await self._meet_again(addresses, first)
+        wait = first is not None or inhabitants is None or bool(set(inhabitants) - {node.address})
+        through = None
+        if addresses and not self._options.alone:
+            through = await self._meet_again(addresses, first, wait=wait)
         ids = list(node.identity.members)
         if through is None:
             node.household.found(ids.pop(0))
@@ -143,8 +147,16 @@ class Arrival:
             await node.household.join(through, each)
         await self._fill(through)
 
-    async def _meet_again(self, addresses: list[Address], first: Address | None) -> Contact | None:
-        """Someone of our ring who serves; None if this node is the one to begin, as the smallest of those coming up."""
+    def _inhabitants(self) -> list[Address] | None:
+        """The nodes of the ring by the last map that is known here; None where no map tells."""
+        ring = self._node.keyspace.cartography.ring
+        if ring is None or ring.policy.consistency != "chain":
+            return None
+        return [resident.address for resident in ring.residents]
+
+    async def _meet_again(self, addresses: list[Address], first: Address | None, *, wait: bool) -> Contact | None:
+        """Someone of our ring who serves; None if this node is the one to begin: as the smallest of those coming up, or
+        where there is nobody to `wait` for."""
         loop = asyncio.get_running_loop()
         company_since: float | None = None
         complained = loop.time()
@@ -169,11 +181,14 @@ class Arrival:
                 smallest = all(mine < min(c.id for c in hello.members) for hello in ours.values() if hello.members)
                 if smallest and (len(ours) == len(addresses) or not patient):
                     return None
+            elif not wait:
+                return None
             if loop.time() - complained > 5:
                 complained = loop.time()
                 Event.WAITING.tell(
                     log,
-                    "waiting for the ring of this data directory: none of %s serves",
+                    "waiting for the ring of this data directory: none of %s serves; start them, or go on without them "
+                    "by --alone",
                     ", ".join(map(str, addresses)),
                 )
             await asyncio.sleep(self._node.settings.regroup * self._node.random.uniform(0.1, 0.3))

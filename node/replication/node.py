@@ -223,7 +223,9 @@ class RingNode:
                 log.debug("%s; trying again later", error)
 
     async def _remember(self) -> None:
-        known = self.household.acquaintances.known()
+        await self._write_down(self.household.acquaintances.known())
+
+    async def _write_down(self, known: tuple[Contact, ...]) -> None:
         self.identity = self.identity.housing(tuple(self.residence.members))
         batch = Batch()
         batch.note(IDENTITY, pack(self.identity))
@@ -244,8 +246,10 @@ class RingNode:
             except (TimeoutError, RingError) as error:
                 Event.NOT_HANDED_OVER.tell(log, "what others did not take stays here: %s", error or "it took too long")
             await self.household.say_goodbye()
+        known = self.household.acquaintances.known()
         await self.stop()
         try:
+            await self._write_down(known)
             await stopped_cleanly(self.store)
         except RingError as error:
             log.warning("not all that this node was told is on its disk: %s", error)

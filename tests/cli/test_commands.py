@@ -213,6 +213,30 @@ def test_the_classic_walk_through(tmp_path: Path) -> None:
         servers.wait()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGKILL])
+def test_several_servers_come_back_together_with_their_keys(tmp_path: Path, number: int) -> None:
+    base = free_ports(2)
+    node = f"127.0.0.1:{base}"
+    command = [sys.executable, ROOT / "server.py", "--servers", "2", "--port", str(base), "--data", "data"]
+    for attempt in range(2):
+        servers = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        try:
+            assert servers.stdout is not None
+            lines = [servers.stdout.readline() for _ in range(2)]
+            assert {line.split()[1] for line in lines} == {f"127.0.0.1:{base + n}" for n in range(2)}
+            if attempt:
+                assert ring_at(node, "get", "k") == (0, "v\n", "")
+            else:
+                assert ring_at(node, "put", "k", "v")[0] == 0
+            servers.send_signal(number)
+            _, said = servers.communicate(timeout=30)
+            assert (servers.returncode, said) == (0 if number != signal.SIGKILL else -signal.SIGKILL, "")
+        finally:
+            servers.kill()
+            servers.wait()
+        eventually(lambda: ring_at(node, "get", "k")[0] == 1, what="no node any more")
+
+
 def test_a_local_ring_that_stays(tmp_path: Path) -> None:
     code, out, err = ring_at("", "local", "2", "--detach", home=tmp_path)
     assert (code, err) == (0, ""), err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -285,3 +286,22 @@ def test_a_node_that_is_brought_into_another_ring_loses_no_key_that_is_put_at_th
         assert not node.residence.is_alone()
 
     for_each_seed(3, scenario)
+
+
+@pytest.mark.parametrize("consistency", ["chain", "eventual"])
+def test_the_last_node_of_a_ring_that_ended_in_good_order_comes_back_alone(consistency: str) -> None:
+    async def scenario(seed: int) -> None:
+        ring = SimulatedRing(seed)
+        ring.policy = replace(ring.policy, consistency=consistency)
+        hosts = await ring.of(3)
+        written = await fill(ring, hosts)
+        await until(ring.is_ideal, HEALED, "a ring")
+        for host in reversed(hosts):
+            await asyncio.sleep(ring.random.uniform(0.5, 5))
+            await ring.leave(host)
+        await asyncio.wait_for(ring.start(host=hosts[0]), 10)
+        await assert_all_there(ring, hosts[:1], written)
+        await asyncio.wait_for(ring.start(hosts[0], host=hosts[2]), 30)
+        await until(ring.is_ideal, HEALED, "a ring again")
+
+    for_each_seed(8, scenario)
