@@ -19,7 +19,7 @@ from node.errors import Definite, Moved, OutcomeUnknown, RingError, StoreFull, U
 from node.events import Event
 from node.eventual import messages as m
 from node.eventual.agreed_time import MICROS, AgreedTime
-from node.eventual.cells import Cell, Context, joined, living
+from node.eventual.cells import Cell, Context, context_of, joined, living
 from node.eventual.exchange import Exchange
 from node.eventual.limits import Limited, check_lasting
 from node.eventual.messages import DEPOSIT, HELD, PICK, SUMS, Deposit, Deposited, Sum
@@ -182,8 +182,10 @@ class Commons(Limited):
         return stamp.time, stamp.writer
 
     async def delete(self, key: bytes) -> bool:
-        """Remove a key; whether the replica that took it had a value. Raises as `put` does."""
-        return (await self._write(key, None, ())).existed
+        """Remove a key, of siblings those that the replica asked knows of; whether there was a value. Raises as `put`
+        does."""
+        seen = context_of(await self._seeker.ask(key, PICK, key, self._pick)) if self._shelf.siblings else ()
+        return (await self._write(key, None, seen)).existed
 
     async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Stored | None]:
         """Each as `get` reads it."""

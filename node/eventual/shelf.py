@@ -52,7 +52,8 @@ class Shelf:
         self._clock = clock
         self._settings = settings
         self._writer = writer
-        self._siblings = siblings
+        self.siblings = siblings
+        """Whether values that were written side by side are all kept."""
         self._locks = [asyncio.Lock() for _ in range(STRIPES)]
         self._totals = [0] * BUCKETS
         self._records = [0] * BUCKETS
@@ -87,7 +88,7 @@ class Shelf:
                 return Deposited(False, held[0].stamp, existed)
             replaced = tuple(written for written in held if covers(question.seen, written.stamp))
             context = joined((*question.seen, *context_of(replaced)))
-            cell = merge([held, (Written(stamp, question.value, context),)], siblings=self._siblings)
+            cell = merge([held, (Written(stamp, question.value, context),)], siblings=self.siblings)
             if len(cell) > self._settings.most_siblings:
                 raise Overloaded(
                     f"{len(cell)} values of {key[:40]!r} stand side by side: read them and write over them"
@@ -110,7 +111,7 @@ class Shelf:
             merged: list[tuple[bytes, Cell]] = []
             changes: dict[Name, tuple[Cell, Cell]] = {}
             for (key, cell), mine in zip(cells, held, strict=True):
-                whole = merge([mine, cell], siblings=self._siblings)
+                whole = merge([mine, cell], siblings=self.siblings)
                 if not mine and is_buried(whole, horizon):
                     whole = cell  # it is as good as taken in: the tombstone was forgotten here already
                 elif whole != mine:

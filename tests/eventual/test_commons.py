@@ -179,6 +179,12 @@ def test_values_written_side_by_side_are_kept_until_somebody_writes_over_them() 
         await commons(ring, hosts[2]).put_over(b"cart", b"milk and bread", tuple(stored.version for stored in found))
         await agreed(ring, [b"cart"])
         assert [stored.value for stored in await commons(ring, hosts[0]).get_all(b"cart")] == [b"milk and bread"]
+        await commons(ring, hosts[3]).put(b"cart", b"butter")
+        await agreed(ring, [b"cart"])
+        assert await commons(ring, hosts[1]).delete(b"cart")
+        await agreed(ring, [b"cart"])
+        assert await commons(ring, hosts[0]).get_all(b"cart") == ()
+        assert not await commons(ring, hosts[1]).delete(b"cart")
 
     for_each_seed(5, scenario)
 
