@@ -215,15 +215,15 @@ class Tending:
         for at, life in enumerate(lives):
             after = next((each for each in (*lives[at:], *lives) if self._pulse.seems_alive(each)), None)
             if after == self._life and self._pulse.silent_for(life) > self._settings.evict:
-                resident = ring.resident(life)
-                address = resident.address if resident is not None else life.hex()
-                Event.EVICTING.tell(
-                    log, "%s has been silent for %s s: others take its place", address, self._settings.evict
-                )
                 await self._attempt(self._part(life))
                 return
 
     async def _part(self, life: Life) -> None:
         chart = await self._cartography.current()
         if chart.ring.seats_of(life):
+            resident = chart.ring.resident(life)
+            address = resident.address if resident is not None else life.hex()
+            Event.EVICTING.tell(
+                log, "%s has been silent for %s s: others take its place", address, self._settings.evict
+            )
             await self._cartography.replace(chart, chart.ring.parted(life))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -186,6 +187,9 @@ def command(
         raise BadUsage(
             "FIRST_IP is empty: give the address of a node of the ring, or no word at all for the first node"
         )
+    if first_ip is not None and re.fullmatch(r"[^:]*:\d+", first_ip):
+        host, _, number = first_ip.partition(":")
+        raise BadUsage(f"the port is a word of its own: {host} {number}")
     first = None if first_ip is None else Address(first_ip, first_port or PORT)
     if servers is not None:
         return _several(servers, first, local, data, log_file)

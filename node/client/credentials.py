@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from node.codec import Address, parse_address
-from node.errors import BadUsage, RingError
+from node.errors import BadUsage, NotTrusted, RingError
 from node.remote.pool import connect
 from node.settings import Settings
 
@@ -44,6 +44,7 @@ async def login(token: Token, address: Address, settings: Settings, path: Path |
     """
     from node.remote.enrolment import enrol
 
+    token.check_grants("client")
     path = path or default_path()
     name = f"{_user()}@{socket.gethostname()}"
     _write(path, await enrol(address, token, name, settings), address)
@@ -53,8 +54,8 @@ async def login(token: Token, address: Address, settings: Settings, path: Path |
 async def tls(settings: Settings, nodes: Iterable[Address], path: Path | None = None) -> ssl.SSLContext | None:
     """For `connect(..., tls=...)` with these nodes; None if they are to be spoken to without certificates.
 
-    That is so if nobody logged in here, and on loopback, where rings are open, unless one logged in on loopback.
-    A certificate that is soon to end is renewed first, if a node answers.
+    That is so if nobody logged in here, and on loopback, where rings are open, unless one logged in on loopback and the
+    first of these nodes that answers takes certificates. One that is soon to end is renewed first, if a node answers.
     """
     path, nodes = path or default_path(), tuple(nodes)
     if not path.exists():
@@ -62,7 +63,9 @@ async def tls(settings: Settings, nodes: Iterable[Address], path: Path | None = 
     from node.trust.contexts import client_context
 
     credentials, address = read(path)
-    if not address.is_loopback and all(node.is_loopback for node in nodes):
+    if all(node.is_loopback for node in nodes) and (
+        not address.is_loopback or await _are_open(nodes, settings, client_context(credentials))
+    ):
         return None
     if credentials.due:
         credentials = await _renewed(credentials, dict.fromkeys((*nodes, address)), settings)
@@ -80,6 +83,21 @@ def read(path: Path) -> tuple[Credentials, Address]:
         return credentials, parse_address(told["address"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, BadUsage) as error:
         raise BadUsage(f"{path} cannot be used ({error}): remove it, and `ring login` again") from None
+
+
+async def _are_open(nodes: Iterable[Address], settings: Settings, context: ssl.SSLContext) -> bool:
+    """Whether the first of these nodes that answers does so without certificates, and does not take them."""
+    for node in nodes:
+        for tls in (context, None):
+            try:
+                connection = await connect(node.host, node.port, settings, deadline=settings.connect, tls=tls)
+            except NotTrusted:
+                return False
+            except RingError:
+                continue
+            connection.close()
+            return tls is None
+    return False
 
 
 async def _renewed(old: Credentials, nodes: Iterable[Address], settings: Settings) -> Credentials:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -84,6 +85,10 @@ async def _connect(
     except OSError as error:
         connection.abort()
         reason = error.strerror or str(error)
+        if isinstance(error, socket.gaierror):
+            raise Unreachable(f"no host {shown(to.host)} ({reason}): check the name") from None
+        if tls and isinstance(error, (ConnectionAbortedError, ConnectionResetError)):
+            raise Unreachable(f"{to} takes connections, but not with certificates: is its ring an open one?") from None
         raise Unreachable(f"nobody listens at {to} ({reason}): is the node running?") from None
     except ValueError:
         connection.abort()

@@ -77,6 +77,7 @@ async def let_in(
         guard = Guard.found(keyring, hosts, settings)
     else:
         if way is Way.ENROL and token is not None and first is not None:
+            token.check_grants("node")
             keyring.create(await enrol(first, token, str(address), settings, hosts), known=True)
         guard = Guard(keyring, settings, hosts)
         if token is not None and not guard.belongs_to(token):

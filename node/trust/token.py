@@ -75,6 +75,12 @@ class Token:
         signed = authority.issue_for_token(terms.text, _key(secret).public_key(), until)
         return cls(authority.public, secret, terms, until, signed.signature)
 
+    def check_grants(self, kind: str) -> None:
+        """Raises BadUsage if it is good for something else."""
+        if self.terms.grants != kind:
+            how = {NODE: "`ring token`", CLIENT: "`ring token --client`"}[kind]
+            raise BadUsage(f"this token is for a {self.terms.grants}, not for a {kind}: {how} makes one")
+
     @property
     def text(self) -> str:
         """What people hand on."""

@@ -219,3 +219,34 @@ def test_who_comes_without_a_token_is_told_so_and_with_one_of_another_ring_too(r
     done = ring.typed("server.py", "127.0.0.1", other.port, "--data", first.directory, "--token", other.token)
     assert done.returncode == 2 and "another ring" in done.stderr
     ring.nodes.remove(first)
+
+
+def test_who_logged_in_on_this_machine_still_reaches_its_open_rings(ring: SecureRing, tmp_path: Path) -> None:
+    first = ring.first()
+    words = ring.ring("token", "--client", "--data", first.directory).split()[1:]
+    ring.ring(*words)
+    others = RingOfProcesses(tmp_path / "open")
+    others.directory.mkdir()
+    try:
+        node = others.node()
+        for each in (node, first):
+            done = ring.typed("-m", "node.cli.ring", "put", "k", each.port, "--node", f"127.0.0.1:{each.port}")
+            assert (done.returncode, done.stderr) == (0, "")
+            assert ring.ring("get", "k", "--node", f"127.0.0.1:{each.port}") == str(each.port)
+        assert "an open one" in ring.ring(*words[:-1], f"127.0.0.1:{node.port}")
+    finally:
+        others.close()
+
+
+def test_a_token_of_the_other_kind_is_refused_and_not_used_up(ring: SecureRing) -> None:
+    first = ring.first()
+    for_client = ring.ring("token", "--client", "--data", first.directory).split()[2]
+    for_node = ring.ring("token", "--data", first.directory).split()[-1]
+    words = ("127.0.0.1", first.port, "0", "--data", ring.directory / "second", "--token")
+    done = ring.typed("server.py", *words, for_client)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "for a client, not for a node: `ring token` makes one" in done.stderr
+    assert "for a node, not for a client" in ring.ring("login", for_node, "--node", f"127.0.0.1:{first.port}")
+    ring.joined(first, for_node)
+    ring.agreed(2)
+    assert "welcome" in ring.ring("login", for_client, "--node", f"127.0.0.1:{first.port}")
