@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml requirements.lock requirements-dev.lock
 	  { echo "make: nothing could be installed: is there a network? What uv said is in $(VENV)/bootstrap.log" >&2; exit 1; }
 	@rm -rf $(UV) $(VENV)/bootstrap.log $(VENV)/.lock
 	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rpychord.pth"
-	@printf '%s\n' '#!/bin/sh' 'exec "$(CURDIR)/$(BIN)/python" -m node.cli.ring "$$@"' > $(BIN)/ring
+	@printf '%s\n' '#!/bin/sh' 'exec "$(CURDIR)/$(BIN)/python" -P -c "from node.cli.door import ring; ring()" "$$@"' > $(BIN)/ring
 	@chmod +x $(BIN)/ring
 	@touch $@
 

@@ -23,7 +23,11 @@ def shown(thing: Any) -> str:
 
 
 class RingError(Exception):
-    """Anything that went wrong in a ring, in one sentence that says what to do about it."""
+    """Anything that went wrong in a ring, in one sentence that says what to do about it. More may stand behind it in
+    `args`."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
 
 
 class Definite(RingError):

@@ -42,6 +42,9 @@ class Lease:
         self._life = life
         self._until = float("-inf")
         self._has_quorum = True
+        """As far as was told."""
+        self._lacking: float | None = None
+        """Since when too few keepers were reached."""
         self._used_at = clock()
         self._wanted = asyncio.Event()
         self._renewed = asyncio.Event()
@@ -103,8 +106,13 @@ class Lease:
 
     def _note_quorum(self, lack: NoQuorum | None) -> None:
         """Tell when most keepers are out of reach, and when they are there again."""
-        if lack is not None and self._has_quorum:
+        now = self._clock()
+        if lack is None:
+            if not self._has_quorum:
+                Event.QUORUM_REGAINED.tell(log, "most keepers of the ring map answer again")
+            self._has_quorum, self._lacking = True, None
+            return
+        self._lacking = now if self._lacking is None else self._lacking
+        if self._has_quorum and now - self._lacking >= self._settings.call:  # nodes come up one after the other
             Event.QUORUM_LOST.tell(log, "%s", lack)
-        elif lack is None and not self._has_quorum:
-            Event.QUORUM_REGAINED.tell(log, "most keepers of the ring map answer again")
-        self._has_quorum = lack is None
+            self._has_quorum = False

@@ -10,7 +10,7 @@ from node.data import Stored, Version
 from node.errors import BadValue, shown
 from node.identifiers import Name, name_of, position_of
 from node.settings import Settings
-from node.values import pack_value, unpack_value
+from node.values import pack_value, readable, unpack_value
 
 Edits = tuple[tuple[Name, Edit], ...]
 """Each with the name of its key."""
@@ -69,11 +69,12 @@ def _sum(edit: Edit, amount: int | float, stored: Stored | None, settings: Setti
     """What an edit makes of a number, packed. Raises BadValue if it adds to what is none."""
     number = 0 if stored is None else unpack_value(stored.value)
     if type(number) not in (int, float):
-        raise BadValue(f"{edit.key[:40]!r} holds a {type(number).__name__}: only numbers can be added to")
+        raise BadValue(f"{readable(edit.key[:40])!r} holds a {type(number).__name__}: only numbers can be added to")
     try:
         return pack_value(number + amount, settings)
     except OverflowError:
-        raise BadValue(f"{edit.key[:40]!r} holds {shown(number)}: too large to add {shown(amount)} to") from None
+        key = readable(edit.key[:40])
+        raise BadValue(f"{key!r} holds {shown(number)}: too large to add {shown(amount)} to") from None
 
 
 def _conflict(edits: Edits, existing: dict[Name, Stored | None]) -> tuple[bytes, Version | None] | None:

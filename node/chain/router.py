@@ -38,6 +38,7 @@ from node.errors import (
 from node.identifiers import EVERYTHING, Arc, Name, key_in, name_of, position_of
 from node.settings import Settings
 from node.transport import A, Method, Q, Transport
+from node.values import readable
 
 if TYPE_CHECKING:  # a client has none, and starts without them
     from node.chain.chains import Chains
@@ -169,7 +170,7 @@ class Router:
         ((_, written),) = answers
         if written.outcome.conflict is not None:
             _, found = written.outcome.conflict
-            raise VersionConflict(f"{edit.key[:40]!r} has version {found}, not {edit.expected}", found)
+            raise VersionConflict(f"{readable(edit.key[:40])!r} has version {found}, not {edit.expected}", found)
         if written.outcome.unfit:
             raise BadValue(written.outcome.unfit)
         return written

@@ -67,6 +67,7 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
     """Run a command as a program: errors of ours and of usage in one line, the exit code returned."""
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Abort:
         return INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
@@ -87,11 +88,19 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
         print(f"{name}: {error}", file=sys.stderr)
         return FAILED
     except BrokenPipeError:  # whoever read our output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return _silenced()
+    except (OSError, UnicodeEncodeError) as error:
+        print(f"{name}: {error.strerror if isinstance(error, OSError) else error}", file=sys.stderr)
+        return _silenced()
     except KeyboardInterrupt:
         return INTERRUPTED
     return int(code or 0)
+
+
+def _silenced() -> int:
+    """Nothing more is written, also of what waits to be."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
 
 
 def run_loop(main: Callable[[], Any]) -> Any:

@@ -24,4 +24,25 @@ def enter(module: str) -> None:
         if ours.exists() and Path(sys.executable) != ours:
             os.execv(ours, [str(ours), *sys.argv])
         sys.exit(f"{name}: what the project needs is not installed: run `make setup` first")
-    sys.exit(importlib.import_module(module).main())
+    _open_standard_streams()
+    try:
+        main = importlib.import_module(module).main
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(main())
+
+
+def ring() -> None:
+    """The command `ring`."""
+    enter("node.cli.ring")
+
+
+def _open_standard_streams() -> None:
+    """Those that are closed lead nowhere: what is opened next would take their numbers, which libraries do not bear."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))

@@ -10,6 +10,7 @@ at worst the ring stores the same value twice. A program that shares keys with o
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import sys
@@ -110,6 +111,7 @@ class Job:
     async def _get(self, line: Line, before: Expected | None) -> str:
         value = await self._writer.get(line.key)
         if before is None:
+            self._clear()
             print(f"{self._name}:{line.number}: {_shown(line.key)} is {_shown(value)}")
         return _difference(value, before)
 
@@ -172,13 +174,13 @@ class Job:
             return
         self._shown = now
         self._clear()
-        if sys.stderr.isatty() and not final:
+        if _is_redrawn() and not final:
             done = sum(self._counts.values())
             rate = done / max(now - self._began, 0.001)
             print(f"{done:,} done, {rate:,.0f}/s", end="", file=sys.stderr, flush=True)
 
     def _clear(self) -> None:
-        if sys.stderr.isatty():
+        if _is_redrawn():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
     async def _report(self) -> None:
@@ -218,3 +220,8 @@ def _difference(value: Any, expected: Expected | None) -> str:
 
 def _shown(value: Any) -> str:
     return ABSENT if value is None else repr(value)[:200]
+
+
+def _is_redrawn() -> bool:
+    """Whether a line of standard error can be written over."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -48,11 +50,12 @@ def print_value(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Aligned columns; with colours on a terminal. Numbers are right-aligned."""
+    """Aligned columns; with colours on a terminal that is wide enough. Numbers are right-aligned."""
     rows = list(rows)
     listed = [[f"{cell:,}" if type(cell) is int else str(cell) for cell in row] for row in rows]
     right = [bool(rows) and all(type(row[at]) in (int, float) for row in rows) for at in range(len(columns))]
-    if sys.stdout.isatty():
+    widths = [max(len(row[at]) for row in [list(columns), *listed]) for at in range(len(columns))]
+    if sys.stdout.isatty() and sum(widths) + 2 * len(widths) <= shutil.get_terminal_size().columns:
         from rich.console import Console
         from rich.table import Table
 
@@ -63,7 +66,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
         Console().print(table)
         return
-    widths = [max(len(row[at]) for row in [list(columns), *listed]) for at in range(len(columns))]
     for row in [list(columns), *listed]:
         cells = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
         print("  ".join(cells).rstrip(), flush=True)
@@ -71,7 +73,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 def complain(text: str) -> None:
     """A line on standard error, red on a terminal."""
-    print(f"\x1b[31m{text}\x1b[0m" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
+    print(f"\x1b[31m{text}\x1b[0m" if _coloured() else text, file=sys.stderr, flush=True)
+
+
+def _coloured() -> bool:
+    """See no-color.org."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class Progress:

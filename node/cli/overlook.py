@@ -121,8 +121,12 @@ def status(nodes: tuple[Address, ...], timeout: float, as_json: bool) -> int:
                 state = "serving" if said["serving"] else "starting"
                 rows.append((node, state, said["version"], _span(said["uptime"]), asked, straight))
             print_table(["node", "state", "version", "up", "asked", "straight"], rows)
-            first = next((said for said in health.values() if said is not None), {})
-            print(f"{keys:,} keys, {first.get('consistency')}, {first.get('replicas')} replicas each")
+            there = [said for said in health.values() if said is not None]
+            wanted = there[0]["replicas"] if there else 0
+            held = f"{wanted} replicas each"
+            if len(there) < wanted:
+                held = f"{len(there)} of {wanted} replicas each until more nodes are there"
+            print(f"{keys:,} keys, {there[0]['consistency'] if there else '?'}, {held}")
         return FAILED if None in health.values() else 0
 
     return on_ring(nodes, timeout, work)

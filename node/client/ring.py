@@ -41,6 +41,16 @@ Key = str | bytes | int
 K = TypeVar("K", str, bytes, int)
 
 
+class _Closed:
+    """Stands where the operations of a ring that was closed were."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise BadUsage("this ring was closed: connect again")
+
+
+_CLOSED: Any = _Closed()
+
+
 class AsyncRing:
     """One ring. Use it in the loop it was connected in; any number of operations at a time."""
 
@@ -101,8 +111,9 @@ class AsyncRing:
         await self.close()
 
     async def close(self) -> None:
-        """End all connections; operations under way fail."""
+        """End all connections; operations under way fail, later ones raise BadUsage."""
         self._session.close()
+        self._operations = _CLOSED
         if self._lines is not None:
             self._lines.close()
         await self._pool.close()
@@ -243,8 +254,12 @@ class AsyncRing:
         return found
 
     async def health(self) -> dict[Address, dict[str, Any] | None]:
-        """What every node says of itself, see `RingService.exposed_health`; None for one that does not answer."""
+        """What every node says of itself, see `RingService.exposed_health`; None for one that does not answer, be it
+        that others do without it already."""
         nodes = dict.fromkeys(Address(ip, port) for ip, port, _, _ in await self.overlay())
+        if self._atlas is not None:
+            await self._atlas.current()
+            nodes |= dict.fromkeys(resident.address for resident in self._atlas.ring.residents)
         return dict(zip(nodes, await asyncio.gather(*map(self._health_of, nodes)), strict=True))
 
     async def _health_of(self, node: Address) -> dict[str, Any] | None:

@@ -132,10 +132,10 @@ class Arrival:
         node.household.acquaintances.met(known)
         for contact in known:  # until it is met again: others may have come up as a ring of their own
             node.household.acquaintances.lose(contact)
-        inhabitants = self._inhabitants()
-        named = [*(contact.address for contact in known), *([first] if first else []), *(inhabitants or ())]
+        others = self._others()
+        named = [*(contact.address for contact in known), *([first] if first else []), *(others or ())]
         addresses = [address for address in dict.fromkeys(named) if address != node.address]
-        wait = first is not None or inhabitants is None or bool(set(inhabitants) - {node.address})
+        wait = first is not None or others != []
         through = None
         if addresses and not self._options.alone:
             through = await self._meet_again(addresses, first, wait=wait)
@@ -147,12 +147,12 @@ class Arrival:
             await node.household.join(through, each)
         await self._fill(through)
 
-    def _inhabitants(self) -> list[Address] | None:
-        """The nodes of the ring by the last map that is known here; None where no map tells."""
+    def _others(self) -> list[Address] | None:
+        """The other nodes of the ring by the last map that is known here; None where no map tells."""
         ring = self._node.keyspace.cartography.ring
         if ring is None or ring.policy.consistency != "chain":
             return None
-        return [resident.address for resident in ring.residents]
+        return [resident.address for resident in ring.residents if resident.life != self._node.identity.node]
 
     async def _meet_again(self, addresses: list[Address], first: Address | None, *, wait: bool) -> Contact | None:
         """Someone of our ring who serves; None if this node is the one to begin: as the smallest of those coming up, or
