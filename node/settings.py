@@ -114,8 +114,8 @@ class Settings:
     max_in_work: int = 32 * MIB
     """Bytes of requests of one connection being worked on; beyond it we stop reading from that connection."""
     max_unfinished: int = 256 * MIB
-    """Bytes of frames that are not whole yet, of all connections taken in together; beyond it the connection that holds
-    most of them is ended."""
+    """Bytes of frames that are not whole yet, and of answers that peers do not read, of all connections taken in
+    together; beyond it the connection that holds most of them is ended."""
     max_connections: int = 4096
     """Connections taken in; further ones are closed at once."""
     write_high: int = 4 * MIB

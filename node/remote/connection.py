@@ -107,7 +107,7 @@ class Connection(protocol.Connection):  # type: ignore[misc]
             self._dispatch(payload)
 
     def swelled(self, size: int) -> None:
-        """So much is here of a frame that is not whole yet."""
+        """So much is kept here for the peer: of a frame that is not whole yet, and of what it does not read."""
         if size != self.unfinished:
             change, self.unfinished = size - self.unfinished, size
             if self._on_swell is not None:

@@ -196,11 +196,11 @@ class Listener:
         return True
 
     def _swelled(self, change: int) -> None:
-        """More, or less, is here of frames that are not whole: not for ever more."""
+        """More, or less, is kept for those that send half a frame or do not read: not for ever more."""
         self._unfinished += change
         if change > 0 and self._unfinished > self._settings.max_unfinished:
             largest = max(self._connections, key=lambda connection: connection.unfinished)
-            log.info("%d bytes of frames that are not whole: ending the largest", self._unfinished)
+            log.info("%d bytes are kept for peers that send or read too little: ending the largest", self._unfinished)
             largest.wire.fail("too much is waited for")
 
     def _reserve(self) -> None:

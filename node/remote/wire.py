@@ -138,7 +138,7 @@ class Wire(asyncio.Protocol):
             self.garbage = f"garbage: {error}"
             self.fail(self.garbage)
         finally:
-            self._owner.swelled(self._splitter.size)
+            self._owner.swelled(self._kept())
             self._flushing = was_flushing
             if not was_flushing:
                 self.flush()
@@ -236,6 +236,15 @@ class Wire(asyncio.Protocol):
                 self.moved()
         if self._outgoing_size + self._transport.get_write_buffer_size() > self._settings.write_limit:
             self.fail("it does not read what it is sent")
+        elif not self._writable.is_set():
+            self._owner.swelled(self._kept())
+
+    def _kept(self) -> int:
+        """Bytes that are kept for this peer: of frames that are not whole, and those it does not take."""
+        kept = self._splitter.size
+        if not self._writable.is_set() and self._transport is not None:
+            kept += self._outgoing_size + self._transport.get_write_buffer_size()
+        return kept
 
     def moved(self) -> float:
         """When a part of something large was last seen to come, or to be taken by the peer: the loop's time."""
@@ -280,6 +289,7 @@ class Wire(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable.set()
+        self._owner.swelled(self._kept())
         self.flush()
         self.release()
 

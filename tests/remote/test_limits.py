@@ -250,6 +250,26 @@ def test_frames_that_are_not_whole_are_bounded_for_all_connections_together() ->
     run(scenario())
 
 
+def test_answers_that_nobody_reads_are_bounded_for_all_connections_together() -> None:
+    async def scenario() -> None:
+        limits = settings(max_unfinished=20 * MIB, write_high=MIB)
+        async with Listener(limits, HOST, 0, Root()) as listener:
+            deaf = [await Raw.connect(listener.port) for _ in range(10)]
+            for peer in deaf:
+                peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+                for n in range(1, 5):
+                    await peer.send(call(n, "echo", bytes(3 * MIB)))
+            await eventually(lambda: listener.connections < 10, "some of them are ended")
+            assert listener._unfinished <= 20 * MIB
+            await others_are_served(listener.port)
+            for peer in deaf:
+                peer.close()
+            await eventually(lambda: listener.connections == 0)
+            assert listener._unfinished == 0
+
+    run(scenario())
+
+
 def test_what_a_connection_left_unfinished_does_not_wait_for_the_garbage_collector() -> None:
     async def scenario() -> None:
         gc.disable()
