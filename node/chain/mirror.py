@@ -3,7 +3,7 @@
     begin   the source watches which keys are written from now on
     sum     fingerprints of bounded chunks: what the newcomer has already is passed over
     pull    the other chunks, each from a snapshot of its moment; a cursor makes a chunk repeatable
-    delta   what was written behind the cursor meanwhile, until little is left
+    delta   what was written behind the cursor meanwhile, and what is remembered of operations, until little is left
     finish  the source is sealed; the last changes, and how far its history goes: now the copy is its equal
 
 The newcomer stands for nothing from the moment there is a source until it is finished. What it has of the arc, from an
@@ -64,8 +64,8 @@ class Mirror:
     used: float
     number: int = -1
     changes: Changes | None = None
-    log: list[Logged] | None = None
-    """What is left to be sent of the operations remembered, once all records are."""
+    logged: int = 0
+    """Up to which number the log was sent."""
     step: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -108,8 +108,8 @@ class Source:
             await snapshot.close()
 
     async def delta(self, request: Delta) -> Changes:
-        """The next changed records; once sealed, all of them, then what is remembered of operations, and with the last
-        of that how far they go. Repeatable by number."""
+        """The next changed records, then what is remembered of operations; once sealed, with the last of that how far
+        they go. Repeatable by number."""
         mirror = self._mirror(request.mirror)
         replica = mirror.replica
         async with mirror.step:
@@ -120,7 +120,7 @@ class Source:
             records = await self._next(mirror)
             left = len(mirror.watch.written)
             log: tuple[Logged, ...] = ()
-            if request.sealed and not left:
+            if not left:
                 log, left = self._next_of_log(mirror)
             position = replica.position if request.sealed and not left else NEVER
             mirror.number, mirror.changes = request.number, Changes(records, left, position, log)
@@ -129,11 +129,13 @@ class Source:
     def _next_of_log(self, mirror: Mirror) -> tuple[tuple[Logged, ...], int]:
         """The next operations remembered, about one chunk of them, and how many are left."""
         replica = mirror.replica
-        if mirror.log is None:
-            mirror.log = [_for_copy(each, replica.stable) for each in replica.log.entries.values()]
-        some = fitting(map(pack, mirror.log[:DELTA_OPERATIONS]), self._settings.chunk)
-        chosen, mirror.log = mirror.log[:some], mirror.log[some:]
-        return tuple(chosen), len(mirror.log)
+        numbers = [number for number in replica.log.entries if number > mirror.logged]
+        some = [_for_copy(replica.log.entries[number], replica.stable) for number in numbers[:DELTA_OPERATIONS]]
+        if not some:
+            return (), 0
+        count = fitting(map(pack, some), self._settings.chunk)
+        mirror.logged = numbers[count - 1]
+        return tuple(some[:count]), len(numbers) - count
 
     async def _next(self, mirror: Mirror) -> tuple[Change, ...]:
         """Take the next changed records out of the watch, about one chunk of them."""
@@ -209,6 +211,7 @@ class Destination:
         self._source = source
         self._name = b""
         self._number = 0
+        self._log: list[Logged] = []
 
     async def copy(self) -> None:
         """Copy until little is left to copy. Raises Moved, and RingErrors of the network: begin again."""
@@ -270,19 +273,16 @@ class Destination:
 
     async def finish(self, epoch: int) -> Version:
         """The source is sealed in `epoch`: copy the rest, and be a sealed replica. How far its history goes."""
-        logged: list[Logged] = []
-        while True:
-            changes = await self._delta(epoch)
-            logged += changes.log
-            if not changes.left:
-                break
-        await self._replicas.prepare(self.arc, epoch, changes.position, tuple(logged))
+        while (changes := await self._delta(epoch)).left:
+            continue
+        await self._replicas.prepare(self.arc, epoch, changes.position, tuple(self._log))
         return changes.position
 
     async def _delta(self, sealed: int) -> Changes:
         self._number += 1
         changes = await self._ask(DELTA, Delta(self._name, self._number, sealed))
         await self._put(changes.records)
+        self._log += changes.log
         return changes
 
     async def _ask(self, method: Method[Q, A], question: Q) -> A:
