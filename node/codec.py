@@ -54,6 +54,8 @@ PORT = 18861
 
 def parse_address(text: str) -> Address:
     """HOST, HOST:PORT or [IPV6]:PORT. Raises BadUsage for anything else."""
+    if type(text) is not str:
+        raise BadUsage(f"{text!r} is no address: give one text for each node, HOST:PORT")
     parts = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::([0-9]+))?", text)
     if parts is None or not 0 < int(parts[3] or PORT) < 65536:
         raise BadUsage(f"{text!r} is no address: give HOST:PORT, as 127.0.0.1:{PORT} or [::1]:{PORT}")

@@ -33,7 +33,7 @@ class RingCommand(click.Command):
                 type=AddressType(),
                 multiple=True,
                 envvar="RPYCHORD_NODE",
-                help=f"HOST:PORT of a node of the ring, or several; or $RPYCHORD_NODE. [localhost:{PORT}]",
+                help=f"HOST:PORT of a node of the ring; again for others. [those in $RPYCHORD_NODE, localhost:{PORT}]",
             ),
             click.Option(
                 ["--timeout"], type=click.FloatRange(0.1), default=10.0, metavar="S", help="Seconds to try for. [10]"

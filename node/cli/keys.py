@@ -33,6 +33,8 @@ def typed(text: str, kind: str) -> Any:
                 return json.loads(text)
             case "bytes":
                 return text.encode("utf-8", "surrogateescape")
+            case "text":
+                text.encode()
     except ValueError:
         raise BadUsage(f"{text[:60]!r} is no {kind}: give one, or another --as") from None
     return text
@@ -54,7 +56,8 @@ def put(
     timeout: float,
     as_json: bool,
 ) -> int:
-    """Store VALUE under KEY. A VALUE of - is read from standard input, byte by byte."""
+    """Store VALUE under KEY. A VALUE of - is read from standard input, byte by byte. One that begins with - comes after
+    two of them: ring put -- KEY -5."""
     stored = sys.stdin.buffer.read() if value == "-" else typed(value, kind)
     if value == "-" and kind != "bytes":
         stored = typed(stored.decode("utf-8", "surrogateescape"), kind)
@@ -130,7 +133,8 @@ def put_many(pairs: tuple[str, ...], kind: str, nodes: tuple[Address, ...], time
 @click.argument("key")
 @click.argument("amount", default="1")
 def increment(key: str, amount: str, nodes: tuple[Address, ...], timeout: float, as_json: bool) -> int:
-    """Add AMOUNT (1 unless said otherwise) to the number under KEY, 0 if there is none; print what it came to."""
+    """Add AMOUNT (1 unless said otherwise) to the number under KEY, 0 if there is none; print what it came to. To take
+    something away: ring increment -- KEY -5."""
     number: int | float = typed(amount, "float" if any(c in amount for c in ".eEnN") else "int")
     if not math.isfinite(number):
         raise BadUsage(f"{amount!r} is no amount: give a number")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import tempfile
@@ -25,7 +26,12 @@ DEFAULT_INPUT = Path(__file__).resolve().parents[2] / "input.txt"
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file", required=False, type=click.Path(path_type=Path), default=DEFAULT_INPUT, metavar="[input.txt]")
-@click.option("--node", type=AddressType(), help=f"A node of the ring to use. [localhost:{PORT}]")
+@click.option(
+    "--node",
+    type=AddressType(),
+    default=lambda: next(iter(os.environ.get("RPYCHORD_NODE", "").split()), None),
+    help=f"A node of the ring to use. [the first in $RPYCHORD_NODE, or localhost:{PORT}]",
+)
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
