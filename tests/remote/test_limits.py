@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import struct
 import tracemalloc
@@ -257,8 +258,9 @@ def test_answers_that_nobody_reads_are_bounded_for_all_connections_together() ->
             deaf = [await Raw.connect(listener.port) for _ in range(10)]
             for peer in deaf:
                 peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
-                for n in range(1, 5):
-                    await peer.send(call(n, "echo", bytes(3 * MIB)))
+                with contextlib.suppress(ConnectionError):  # it may be one of those that are ended
+                    for n in range(1, 5):
+                        await peer.send(call(n, "echo", bytes(3 * MIB)))
             await eventually(lambda: listener.connections < 10, "some of them are ended")
             assert listener._unfinished <= 20 * MIB
             await others_are_served(listener.port)
