@@ -111,21 +111,15 @@ class Tending:
         now = asyncio.get_running_loop().time()
         since = wrong[entry.arc, entry.epoch] = self._wrong_since.get((entry.arc, entry.epoch), now)
         alive = [life for life in entry.chain if self._pulse.seems_alive(life)]
-        turn = alive.index(self._life) * 2 * self._settings.call
-        if len(alive) == len(entry.chain) and self._is_sealed(entry):
-            turn += self._settings.call  # whoever changes it may be at it still
-        if now - since >= turn:
+        if now - since >= alive.index(self._life) * 2 * self._settings.call:
             await self._attempt(step(entry.arc))
-
-    def _is_sealed(self, entry: Entry) -> bool:
-        replica = self._replicas.of(entry.arc)
-        return replica is not None and replica.state.sealed >= entry.epoch
 
     def _step(self, ring: RingMap, entry: Entry) -> Step | None:
         """What should be done about an arc, the most urgent first."""
         if not all(self._pulse.seems_alive(life) for life in entry.chain):
             return self._changer.rechain
-        if self._is_sealed(entry):
+        replica = self._replicas.of(entry.arc)
+        if replica is not None and replica.state.sealed >= entry.epoch:
             return self._changer.rechain  # a change broke off; one that goes on makes the map newer before our turn
         wanted = ring.wanted(entry.arc)
         if ring.cut(entry.arc) is not None:
