@@ -65,7 +65,7 @@ def test_a_ring_is_deployed_survives_and_rests(fab: Fab) -> None:
     hosts = fab.hosts
     began = time.monotonic()
     said = fab("setup_servers", "run_server", "run_servers", "the_special")
-    print(f"a ring of four in {time.monotonic() - began:.0f} s")
+    assert time.monotonic() - began < 120
     assert "0 wrong, 0 malformed" in said
     ring = ask(hosts, 3, "ring.get_conn_info()")
     assert all(hosts.address(number) in ring for number in hosts.numbers)
@@ -120,9 +120,9 @@ def its_data_comes_back_after_a_kill(fab: Fab) -> None:
     hosts = fab.hosts
     killed = node_of(hosts, 2)
     hosts.run(2, "pkill", "-9", "-f", "server.py")
-    began = time.monotonic()
+    back = time.monotonic() + 5
     eventually(lambda: node_of(hosts, 2) not in ("", killed) and ask(hosts, 2, "ring.get_conn_info()"))
-    print(f"a killed node serves again after {time.monotonic() - began:.1f} s")
+    assert time.monotonic() < back, "a killed node serves again within five seconds"
     eventually(lambda: ask(hosts, 2, "ring.get('city/lisbon')") == "Lisbon", what="its data")
     assert " 1 " in rows(fab("status", code=None))[hosts.address(2)], "its restart is counted"
     assert "killed by SIGKILL" in fab("-H", hosts.address(2), "logs")
