@@ -39,6 +39,7 @@ from node.chain.messages import (
 )
 from node.chain.mirror import Fingerprint
 from node.chain.ordering import named
+from node.chain.patience import Patience
 from node.chain.replica import Replica
 from node.chain.replicas import Replicas
 from node.codec import unpack
@@ -257,8 +258,8 @@ class Chains:
             raise OutcomeUnknown(f"the rest of the chain did not confirm the write: {why}") from None
         return Written(version, outcome)
 
-    def _patience(self, otherwise: Exception) -> _Patience:
-        return _Patience(self._settings.call, otherwise)
+    def _patience(self, otherwise: Exception) -> Patience:
+        return Patience(self._settings.call, otherwise)
 
     # -- watching ----------------------------------------------------------------------------------------------------
 
@@ -374,23 +375,6 @@ class Chains:
                     return Digest(fingerprint.digest, records, position)
         finally:
             await snapshot.close()
-
-
-class _Patience:
-    """`async with`: what takes longer than so many seconds fails with another error."""
-
-    def __init__(self, seconds: float, otherwise: Exception) -> None:
-        self._timeout = asyncio.timeout(seconds)
-        self._otherwise = otherwise
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *raised: object) -> None:
-        try:
-            await self._timeout.__aexit__(*raised)  # type: ignore[arg-type]
-        except TimeoutError:
-            raise self._otherwise from None
 
 
 def _is_watched(question: Watching, key: bytes) -> bool:

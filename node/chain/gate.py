@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from node.chain.messages import NEVER
+from node.chain.patience import Patience
 from node.errors import Overloaded, StoreFull
 from node.settings import MIB
 
@@ -49,10 +50,8 @@ class Gate:
             raise Overloaded(TOO_MUCH)
         self._waiting += size
         try:
-            async with asyncio.timeout(patience), self._turn:
+            async with Patience(patience, Overloaded(TOO_MUCH)), self._turn:
                 await self._replica.reached(self._is_open)
-        except TimeoutError:
-            raise Overloaded(TOO_MUCH) from None
         finally:
             self._waiting -= size
 

@@ -10,7 +10,6 @@ at worst the ring stores the same value twice. A program that shares keys with o
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 import sys
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from node.cli.arguments import FAILED
 from node.cli.expectations import Expectations, Expected
+from node.cli.output import is_drawn_on
 from node.cli.script import Line, Malformed, read_lines
 from node.cli.window import Window
 from node.client.session import ConnInfo, Session
@@ -174,13 +174,13 @@ class Job:
             return
         self._shown = now
         self._clear()
-        if _is_redrawn() and not final:
+        if is_drawn_on() and not final:
             done = sum(self._counts.values())
             rate = done / max(now - self._began, 0.001)
             print(f"{done:,} done, {rate:,.0f}/s", end="", file=sys.stderr, flush=True)
 
     def _clear(self) -> None:
-        if _is_redrawn():
+        if is_drawn_on():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
     async def _report(self) -> None:
@@ -220,8 +220,3 @@ def _difference(value: Any, expected: Expected | None) -> str:
 
 def _shown(value: Any) -> str:
     return ABSENT if value is None else repr(value)[:200]
-
-
-def _is_redrawn() -> bool:
-    """Whether a line of standard error can be written over."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

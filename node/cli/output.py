@@ -73,12 +73,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 def complain(text: str) -> None:
     """A line on standard error, red on a terminal."""
-    print(f"\x1b[31m{text}\x1b[0m" if _coloured() else text, file=sys.stderr, flush=True)
+    coloured = is_drawn_on() and not os.environ.get("NO_COLOR")  # see no-color.org
+    print(f"\x1b[31m{text}\x1b[0m" if coloured else text, file=sys.stderr, flush=True)
 
 
-def _coloured() -> bool:
-    """See no-color.org."""
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def is_drawn_on() -> bool:
+    """Whether standard error is a terminal that does what it is told by escapes."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Progress:

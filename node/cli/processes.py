@@ -141,10 +141,12 @@ class Servers:
         """Whether the ring has just these nodes: there is nobody to hand anything over to."""
         from node.client.ring import AsyncRing
 
+        if self._first is not None:
+            return False
         running = sum(process.returncode is None for process in self._processes)
         try:
             async with await AsyncRing.connect(self._here, timeout=2.0) as ring:
-                return self._first is None and running == len({member[:2] for member in await ring.overlay()})
+                return running == len({member[:2] for member in await ring.overlay()})
         except RingError:
             return False
 

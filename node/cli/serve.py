@@ -187,9 +187,8 @@ def command(
         raise BadUsage(
             "FIRST_IP is empty: give the address of a node of the ring, or no word at all for the first node"
         )
-    if first_ip is not None and re.fullmatch(r"[^:]*:\d+", first_ip):
-        host, _, number = first_ip.partition(":")
-        raise BadUsage(f"the port is a word of its own: {host} {number}")
+    if first_ip is not None and (both := re.fullmatch(r"([^:]*):(\d+)", first_ip)):
+        raise BadUsage(f"the port is a word of its own: {both[1]} {both[2]}")
     first = None if first_ip is None else Address(first_ip, first_port or PORT)
     if servers is not None:
         return _several(servers, first, local, data, log_file)

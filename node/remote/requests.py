@@ -65,6 +65,7 @@ class Requests:
 
     def fail(self, seq: int, error: Exception) -> None:
         """Answer with an error."""
+        let_go(error)
         self._wire.send(EXCEPTION, brine.TAG_TUP2, brine.dump(seq), dumped(error))
 
     def cancel(self) -> list[asyncio.Task[None]]:
@@ -77,7 +78,6 @@ class Requests:
         try:
             result = await work
         except RingError as error:
-            let_go(error)
             self.fail(seq, error)
         except asyncio.CancelledError:
             self.fail(seq, OutcomeUnknown("the node stopped in the middle of the request"))

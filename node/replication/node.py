@@ -223,9 +223,7 @@ class RingNode:
                 log.debug("%s; trying again later", error)
 
     async def _remember(self) -> None:
-        await self._write_down(self.household.acquaintances.known())
-
-    async def _write_down(self, known: tuple[Contact, ...]) -> None:
+        known = self.household.acquaintances.known()
         self.identity = self.identity.housing(tuple(self.residence.members))
         batch = Batch()
         batch.note(IDENTITY, pack(self.identity))
@@ -246,10 +244,9 @@ class RingNode:
             except (TimeoutError, RingError) as error:
                 Event.NOT_HANDED_OVER.tell(log, "what others did not take stays here: %s", error or "it took too long")
             await self.household.say_goodbye()
-        known = self.household.acquaintances.known()
         await self.stop()
         try:
-            await self._write_down(known)
+            await self._remember()
             await stopped_cleanly(self.store)
         except RingError as error:
             log.warning("not all that this node was told is on its disk: %s", error)
