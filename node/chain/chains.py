@@ -339,7 +339,7 @@ class Chains:
         """See `Replicas.seal`; only the life that the chain registered may answer."""
         if question.life != self.replicas.life:
             raise Moved("this node lost the disk that belongs to the chain", None)
-        return await self.replicas.seal(question.arc, question.epoch)
+        return await self.replicas.seal(question.arc, question.epoch, question.spell)
 
     # -- counting ----------------------------------------------------------------------------------------------------
 

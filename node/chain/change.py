@@ -59,7 +59,7 @@ class Changer:
         if joining is not None:
             if joining.source_life not in full:
                 raise Unavailable(f"the node that {arc} was copied from does not answer: begin again")
-            full[self._life] = await joining.finish(entry.epoch)
+            full[self._life] = await self._finished(chart.ring, entry, tuple(full), joining)
         drops = tuple(life for life in entry.chain if life not in full)
         await self._set(chart, (entry,), lambda ring: ring.changed(entry, chosen(ring, entry, full)), drops)
 
@@ -109,6 +109,23 @@ class Changer:
             raise Unavailable(f"no member of the chain of {entry.arc} answers: {self._names(ring, entry.chain)}")
         return full
 
+    async def _finished(self, ring: RingMap, entry: Entry, full: tuple[Life, ...], joining: Destination) -> Version:
+        """How far a newcomer goes that has taken the rest. The others hear that it goes on, for as long as writes may
+        wait: or the first of them would begin another epoch without it."""
+
+        async def tell() -> None:
+            until = asyncio.get_running_loop().time() + self._settings.freeze
+            while asyncio.get_running_loop().time() < until:
+                spell = self._settings.settle_period
+                await asyncio.gather(*(self._sealed(ring, entry, life, spell) for life in full))
+                await asyncio.sleep(spell / 3)
+
+        telling = asyncio.ensure_future(tell())
+        try:
+            return await joining.finish(entry.epoch)
+        finally:
+            telling.cancel()
+
     async def _all_sealed(self, ring: RingMap, entry: Entry) -> dict[Life, Version]:
         full = await self._seal(ring, entry)
         if len(full) < len(entry.chain):
@@ -116,11 +133,11 @@ class Changer:
             raise Unavailable(f"the chain of {entry.arc} is not whole: {missing} did not answer")
         return full
 
-    async def _sealed(self, ring: RingMap, entry: Entry, life: Life) -> Version | None:
+    async def _sealed(self, ring: RingMap, entry: Entry, life: Life, spell: float = 0.0) -> Version | None:
         resident = ring.resident(life)
         if resident is None:
             return None
-        question = Seal(entry.arc, entry.epoch, life)
+        question = Seal(entry.arc, entry.epoch, life, spell)
         try:
             answer = await SEAL.ask(self._transport, resident.address, question, deadline=self._settings.probe)
         except RingError as error:

@@ -159,6 +159,8 @@ class Seal(Message, frozen=True):
     arc: Arc
     epoch: int
     life: Life
+    spell: float = 0.0
+    """Seconds from now on in which a newcomer takes the rest, and the change has not broken off."""
 
 
 class Still(Message, frozen=True):

@@ -95,6 +95,7 @@ class Replica:
         self.trouble: RingError | None = None
         """Why the link to the next one does not work, while it does not."""
         self._still_until = float("-inf")
+        self._changes_until = float("-inf")
         self.lasting = 0
         """The epoch in which it was found, as the head, that no record here expires."""
         self.watches: list[Watch] = []
@@ -136,6 +137,15 @@ class Replica:
         self.state = state
         self._decide()
         self.stir()
+
+    def expect_change(self, seconds: float) -> None:
+        """Somebody changes the chain, and says so again within so many seconds."""
+        self._changes_until = asyncio.get_running_loop().time() + seconds
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether somebody changes the chain, as far as is known here."""
+        return asyncio.get_running_loop().time() < self._changes_until
 
     def is_durable(self, names: Iterable[Name]) -> bool:
         """Whether nothing ordered for these keys still has to reach the disk."""

@@ -87,7 +87,7 @@ class Replicas:
             (replica,) = await self._become([], [state])
             return replica
 
-    async def seal(self, arc: Arc, epoch: int) -> Sealed:
+    async def seal(self, arc: Arc, epoch: int, spell: float = 0.0) -> Sealed:
         """Take nothing of epochs up to `epoch` any more in this arc, durably. How far the content of it goes.
 
         Raises Moved if the arc is not held here whole, or is part of another one by now.
@@ -96,6 +96,7 @@ class Replicas:
             if any(replica.arc != arc and replica.state.epoch > epoch for replica in self.within(arc)):
                 raise Moved(f"{arc} is not an arc any more", None)
             replica = await self._exactly(arc)
+            replica.expect_change(spell)
             if replica.state.sealed < epoch:
                 replica.become(replace(replica.state, sealed=epoch))
             if replica.sealed_on_disk < epoch:

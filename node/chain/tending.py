@@ -119,8 +119,8 @@ class Tending:
         if not all(self._pulse.seems_alive(life) for life in entry.chain):
             return self._changer.rechain
         replica = self._replicas.of(entry.arc)
-        if replica is not None and replica.state.sealed >= entry.epoch:
-            return self._changer.rechain  # a change broke off; one that goes on makes the map newer before our turn
+        if replica is not None and replica.state.sealed >= entry.epoch:  # a change goes on, or broke off
+            return None if replica.is_changed else self._changer.rechain
         wanted = ring.wanted(entry.arc)
         if ring.cut(entry.arc) is not None:
             return self._changer.split
