@@ -26,7 +26,7 @@ from node.chain.tending import Tending
 from node.chain.verify import verify
 from node.codec import Address, pack, unpack
 from node.data import Verified
-from node.errors import Conflict, Moved, OutcomeUnknown, RingError
+from node.errors import Conflict, Moved, OutcomeUnknown, RingError, StoreFull
 from node.events import Event
 from node.identifiers import Identifier, name_of
 from node.register.messages import Record
@@ -234,7 +234,10 @@ class Keyspace:
         self.held.supersede(ring)
         batch = Batch()
         batch.note(MAP, pack(chart.record))
-        await self._store.commit(batch)
+        try:
+            await self._store.commit(batch)
+        except StoreFull as error:  # it counts all the same: without it there is no lease, and so no reads
+            log.debug("a newer map was not noted: %s", error)
         for entry in ring.of(self.resident.life):
             try:
                 replica = await self.held.adopt(entry)

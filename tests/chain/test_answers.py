@@ -64,6 +64,23 @@ def test_a_full_disk_of_a_node_that_is_gone_hinders_nobody() -> None:
     run(scenario())
 
 
+def test_reads_go_on_where_the_disk_is_full_when_the_map_changes_elsewhere() -> None:
+    async def scenario() -> None:
+        ring = await settled(5)
+        entry = ring.map.holding(name_of(KEYS[0]))
+        tail = next(host for host in ring.world.hosts if ring.lives.get(host.address) == entry.tail)
+        elsewhere = next(each for each in ring.map.entries if entry.tail not in each.chain)
+        tail.disk.full = True
+        await ring.start(seat=elsewhere.arc.middle())
+        client = ring.client()
+        for _ in range(5):
+            assert await client.host.run(client.router.get(KEYS[0])) is not None
+            await asyncio.sleep(ring.settings.lease)
+        assert ring.map.holding(name_of(KEYS[0])) == entry, "nothing has changed for this arc"
+
+    run(scenario())
+
+
 def test_a_batch_whose_arc_is_split_meanwhile_has_no_more_time_than_any_other() -> None:
     async def scenario() -> None:
         ring = await settled(2)
