@@ -107,6 +107,8 @@ class RingNode:
         another after each start of the machine."""
         node = cls(address, store, transport, settings, random, clock, wall, boot)
         node.identity = await recognized(store, boot, random)
+        if not node.identity.ring:
+            await node._forget()
         await node._open_keyspace()
         return node
 
@@ -149,9 +151,11 @@ class RingNode:
         if options.zone is not None:
             self._zone = options.zone
             self.keyspace.resident = Resident(self.identity.node, self.address, self._zone)
+        comes_back = bool(self.identity.members)
         how = await Arrival(self, options).arrive()
+        await self._remember()  # from here on others count on this life
         self._begin_rounds()
-        await self._be_seated(patient=bool(self.identity.members))
+        await self._be_seated(patient=comes_back)
         await self._remember()
         Event.JOINED.tell(log, "%s, with the ids %s", how, " ".join(each.hex for each in self.identity.members))
 
@@ -331,9 +335,11 @@ class RingNode:
         try:
             await self._begin_anew()
             await arrival.join(adoption.ring, adoption.record, adoption.seed, adoption.id)
+            await self._remember()
         except RingError:
             await self._begin_anew()
             await arrival.found()
+            await self._remember()
             raise
         finally:
             self._begin_rounds()
@@ -361,11 +367,15 @@ class RingNode:
         """Forget all of the ring this node was in."""
         self.residence.members.clear()
         self.identity = Identity(b"", self.random.randbytes(16), ())
+        await self._forget()
+        await self._open_keyspace()
+
+    async def _forget(self) -> None:
+        """Be of no ring, on the disk too: what a start that broke off left there is of a life that nobody knows."""
         batch = Batch()
         for prefix in (STATES, "log/", "eventual/", MAP, KEEPER, IDENTITY, KNOWN, BOOT):
             batch.forget_all(prefix)
         await self.store.commit(batch)
-        await self._open_keyspace()
 
     # -- repair by force -------------------------------------------------------------------------------------------
 

@@ -171,6 +171,10 @@ class SimulatedRing(Ring):
         self.policy = StartOptions()
         """What the first node says of the ring."""
 
+    async def boot(self, host: Host, first: Host | None = None) -> None:
+        """What `start` has a host do that runs, for those who do not wait until it is done."""
+        await self._boot(host, first, 1)
+
     async def _boot(self, host: Host, first: Host | None, members: int) -> None:
         store = SlowStore(host.disk, host.random)
         clock, wall, boot = host.clock, self.wall_of(host), self.boot_of(host)

@@ -160,6 +160,50 @@ def test_all_crashed_and_restarted_is_one_ring_with_all_keys() -> None:
     for_each_seed(4, scenario)
 
 
+def test_a_first_node_that_dies_while_it_begins_can_begin_again() -> None:
+    async def scenario(seed: int) -> None:
+        ring = SimulatedRing(seed)
+        host = ring.world.host()
+        host.start()
+        starting = host.spawn(ring.boot(host))
+        await until_is_left(host, ring.random.choice(["keeper", "replica/", "map", "identity"]))
+        assert not starting.done()
+        ring.crash(host)
+        await ring.start(host=host)
+        await assert_all_there(ring, [host], await fill(ring, [host]))
+
+    for_each_seed(10, scenario)
+
+
+def test_nobody_counts_on_a_node_that_does_not_know_itself_after_a_crash() -> None:
+    async def scenario(seed: int) -> None:
+        ring = SimulatedRing(seed)
+        first = await ring.start()
+        host = ring.world.host()
+        host.start()
+        starting = host.spawn(ring.boot(host, first))
+
+        def life_counts() -> bool:
+            chart, node = ring.node(first).keyspace.cartography.chart, ring.nodes.get(host.address)
+            return chart is not None and node is not None and chart.ring.resident(node.identity.node) is not None
+
+        while not life_counts():
+            await asyncio.sleep(0.0001)
+        life = ring.node(host).identity.node
+        assert not starting.done()
+        ring.crash(host)
+        await ring.start(first, host)
+        assert ring.node(host).identity.node == life
+
+    for_each_seed(10, scenario)
+
+
+async def until_is_left(host: Host, note: str) -> None:
+    """Until a note of this kind is on the disk of a host."""
+    while not any(name.startswith(note) for name in host.disk.notes):
+        await asyncio.sleep(0.0001)
+
+
 def test_a_paused_node_never_answers_from_before_its_pause() -> None:
     async def scenario(seed: int) -> None:
         ring = SimulatedRing(seed, LOSSY)
