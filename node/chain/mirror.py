@@ -48,7 +48,7 @@ from node.store.interface import Batch, Record, Snapshot
 from node.transport import A, Method, Q, Transport
 
 DELTA_RECORDS = 500
-"""Changed records sent at a time; when no more are left than this, it is time to seal."""
+"""Changed records sent at a time; when no more are left than this, it is time to seal if they are not large."""
 DELTA_OPERATIONS = 5_000
 """Operations sent at a time."""
 ATTEMPTS = 5
@@ -223,8 +223,16 @@ class Destination:
             await (self._put_right(mine) if some else self._pull_all())
         finally:
             await mine.close()
-        while (await self._delta(0)).left > DELTA_RECORDS:
+        while await self._lags():
             continue
+
+    async def _lags(self) -> bool:
+        """Copy some of what was written meanwhile; whether the rest, at this pace, would hold up writes too long."""
+        began = asyncio.get_running_loop().time()
+        changes = await self._delta(0)
+        took = asyncio.get_running_loop().time() - began
+        copied = len(changes.records) + len(changes.log)
+        return changes.left > DELTA_RECORDS or changes.left * took > copied * self._settings.freeze / 2
 
     async def _pull_all(self) -> None:
         """Chunk after chunk, each asked for while the one before is stored."""
