@@ -115,6 +115,8 @@ class Source:
         async with mirror.step:
             if request.number == mirror.number and mirror.changes is not None:
                 return mirror.changes
+            if request.number < mirror.number:  # what it took would be lacking in the answers to come
+                raise Moved("this part of the copy was answered before", None)
             if request.sealed and replica.state.sealed < request.sealed:
                 raise Moved(f"{replica.arc} is not sealed in epoch {request.sealed}", None)
             records = await self._next(mirror)

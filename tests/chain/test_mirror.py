@@ -14,7 +14,7 @@ from node.chain.replicas import Replicas
 from node.chain.ring_map import Entry
 from node.codec import pack
 from node.data import Stored
-from node.errors import Unavailable
+from node.errors import Moved, Unavailable
 from node.identifiers import Arc, Identifier, Name, name_of
 from node.settings import KIB
 from node.simulation.loop import run
@@ -101,6 +101,23 @@ def test_what_could_not_be_read_is_sent_the_next_time() -> None:
             await one.delta(Delta(mirror, 1, 0))
         sent = await one.delta(Delta(mirror, 1, 0))
         assert {change.name for change in sent.records} == {name_of(b"key %d" % number) for number in range(10)}
+
+    run(scenario())
+
+
+def test_a_question_that_comes_late_takes_nothing_away_from_the_copy() -> None:
+    async def scenario() -> None:
+        one, replicas, _ = await source()
+        mirror = await one.begin(BeginMirror(WHOLE))
+        sent: list[Changes] = []
+        for number in range(1, 4):
+            await put(replicas, number)
+            if number == 3:
+                with pytest.raises(Moved):
+                    await one.delta(Delta(mirror, 1, 0))
+            sent.append(await one.delta(Delta(mirror, number, 0)))
+        copied = {change.name for changes in sent for change in changes.records}
+        assert copied == {name_of(b"key %d" % number) for number in range(1, 4)}
 
     run(scenario())
 
