@@ -111,12 +111,13 @@ class Replicas:
         self._stop_following()
 
     def _stop_following(self) -> None:
-        """Where the latest map has a later epoch: it may have come while a step was on its way to the disk."""
+        """Where the latest map has a later epoch: it may have come while a step was on its way to the disk. Of an arc
+        that was split since the part that is least far counts: this node may be in the chain of it."""
         if (ring := self._ring) is None:
             return
         for replica in self._all:
             state = replica.state
-            over = max((entry.epoch for entry in ring.within(replica.arc)), default=0) - 1
+            over = min((entry.epoch for entry in ring.within(replica.arc)), default=0) - 1
             if over >= state.epoch and over > state.sealed:
                 replica.become(replace(state, sealed=over))
 

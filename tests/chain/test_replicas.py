@@ -48,6 +48,24 @@ def test_a_later_map_that_comes_while_an_epoch_is_adopted_counts(entry: Entry) -
     run(scenario())
 
 
+def test_a_part_of_an_arc_is_followed_in_its_epoch_however_far_ahead_the_other_part_is() -> None:
+    """The arc was split, and one part has gone on without this node before it heard of that."""
+
+    async def scenario() -> None:
+        replicas = await member_of(MemoryDisk())
+        await replicas.seal(WHOLE, 1)
+        (rest,) = WHOLE.minus(HALF)
+        lost, kept = Entry(HALF, 9, (A, B)), Entry(rest, 2, (A, B, ME))
+        replicas.supersede(RingMap(Policy(3), (), (), (lost, kept)))
+        adopted = await replicas.adopt(kept)
+        assert adopted is not None and adopted.follows and adopted.arc == rest
+        assert [replica.arc for replica in replicas if replica.follows] == [rest]
+        assert await replicas.adopt(Entry(HALF, 8, (A, B, ME))) is None, "a link of long ago"
+        assert [replica.arc for replica in replicas if replica.follows] == [rest]
+
+    run(scenario())
+
+
 def test_a_seal_that_did_not_reach_the_disk_is_none_however_often_it_is_asked_for() -> None:
     async def scenario() -> None:
         disk = MemoryDisk()
