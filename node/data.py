@@ -138,6 +138,14 @@ class Data(Protocol):
         """Whether this node may answer."""
         ...
 
+    async def close(self) -> None:
+        """Let nothing in any more; done when what was let in is on the disk."""
+        ...
+
+    async def reopen(self) -> None:
+        """Go on after `close`, as if it had not been."""
+        ...
+
     async def part(self) -> bool:
         """Have other nodes take over all that this one holds; True once they have, False if nobody would. Raises
         RingErrors; whoever tries again goes on from where this broke off."""

@@ -184,6 +184,14 @@ class Keyspace:
                 except RingError as error:
                     log.info("not in the ring map: %s; trying again", error)
 
+    async def close(self) -> None:
+        """Hold nothing any more; done when nothing is on its way to the disk."""
+        await self.held.close()
+
+    async def reopen(self) -> None:
+        """Hold again what is on the disk."""
+        await self.load()
+
     async def part(self) -> bool:
         """Have other nodes take over all that this one holds and keeps; True once they have, False if there is nobody
         who would. Raises NoQuorum."""

@@ -141,6 +141,14 @@ class Commons(Limited):
         """It always does."""
         return True
 
+    async def close(self) -> None:
+        """Write nothing any more, whoever asks; done when what was begun is on the disk."""
+        await self._shelf.close()
+
+    async def reopen(self) -> None:
+        """Go on after `close`."""
+        self._shelf.reopen()
+
     async def part(self) -> bool:
         """Give others all that is here; True once they have it. Raises RingErrors of the network."""
         await self._exchange.part()

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from node.codec import pack, unpack
-from node.errors import Overloaded, RingError, StoreFull
+from node.errors import NotServing, Overloaded, RingError, StoreFull
 from node.eventual.agreed_time import MICROS
 from node.eventual.cells import (
     MASK,
@@ -55,6 +55,7 @@ class Shelf:
         self.siblings = siblings
         """Whether values that were written side by side are all kept."""
         self._locks = [asyncio.Lock() for _ in range(STRIPES)]
+        self._closed = False
         self._totals = [0] * BUCKETS
         self._records = [0] * BUCKETS
         self._living = [0] * BUCKETS
@@ -63,6 +64,17 @@ class Shelf:
         """Add up what the store left."""
         async for name, body in self.scan(EVERYTHING):
             self._count(name, (), body.cell)
+
+    async def close(self) -> None:
+        """Change no record any more, NotServing in place of that; done when every change that was begun has ended."""
+        self._closed = True
+        for lock in self._locks:
+            async with lock:
+                pass
+
+    def reopen(self) -> None:
+        """Go on after `close`."""
+        self._closed = False
 
     # -- records ------------------------------------------------------------------------------------------------------
 
@@ -187,10 +199,12 @@ class Shelf:
 
     @asynccontextmanager
     async def _turn(self, names: Iterable[Name]) -> AsyncIterator[None]:
-        """Nobody else changes these records meanwhile."""
+        """Nobody else changes these records meanwhile. Raises NotServing once this is closed."""
         async with AsyncExitStack() as stack:
             for stripe in sorted({position_of(name) % STRIPES for name in names}):
                 await stack.enter_async_context(self._locks[stripe])
+            if self._closed:
+                raise NotServing("this node goes into another ring: try again")
             yield
 
     # -- sums ---------------------------------------------------------------------------------------------------------

@@ -350,11 +350,11 @@ class RingNode:
     async def _give_up_if_empty(self) -> None:
         """Hold nothing any more. Raises WrongRing, and goes on, if there are keys."""
         await self._check_empty()
-        await self.keyspace.held.close()  # nothing is written any more
+        await self.data.close()
         try:
             await self._check_empty()
         except WrongRing:
-            await self.keyspace.load()
+            await self.data.reopen()
             raise
 
     async def _check_empty(self) -> None:

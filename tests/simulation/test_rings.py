@@ -21,6 +21,9 @@ KEYS = 40
 HEALED = 60.0
 """Virtual seconds in which a ring under lossy faults must be right again."""
 
+AGREED = 10.0
+"""Virtual seconds in which replicas of an eventual ring agree."""
+
 
 async def fill(ring: SimulatedRing, hosts: list[Host]) -> dict[bytes, bytes]:
     """Keys written through all hosts."""
@@ -330,6 +333,39 @@ def test_a_node_that_is_brought_into_another_ring_loses_no_key_that_is_put_at_th
         assert not node.residence.is_alone()
 
     for_each_seed(3, scenario)
+
+
+@pytest.mark.parametrize("theirs", ["chain", "eventual"])
+def test_a_node_that_is_brought_out_of_an_eventual_ring_loses_no_key_that_is_put_at_that_moment(theirs: str) -> None:
+    async def scenario(seed: int) -> None:
+        ring = SimulatedRing(seed)
+        ring.policy = replace(ring.policy, consistency=theirs, replicas=1)
+        one = await ring.start()
+        ring.policy = replace(ring.policy, consistency="eventual")
+        other = await ring.start()
+        operations = ring.node(other).data.operations
+        acknowledged: list[bytes] = []
+
+        async def put(key: bytes) -> None:
+            await asyncio.sleep(ring.random.uniform(0, 0.01))
+            try:
+                await other.run(operations.put(key, b"value"))
+            except Definite:
+                return
+            acknowledged.append(key)
+
+        puts = [asyncio.ensure_future(put(b"key %d" % n)) for n in range(3)]
+        try:
+            await one.run(ring.node(one).admit(other.address))
+        except WrongRing:
+            assert ring.node(other).residence.is_alone()
+        else:
+            await until(ring.is_ideal, HEALED, "right pointers")
+        await asyncio.gather(*puts)
+        await asyncio.sleep(AGREED)
+        await assert_all_there(ring, [other], dict.fromkeys(acknowledged, b"value"))
+
+    for_each_seed(60, scenario)
 
 
 @pytest.mark.parametrize("consistency", ["chain", "eventual"])
