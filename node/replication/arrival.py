@@ -41,6 +41,11 @@ class StartOptions:
     durability: str | None = None
     siblings: bool | None = None
 
+    @classmethod
+    def like(cls, policy: Policy, members: int) -> StartOptions:
+        """So that a ring with this policy begins."""
+        return cls(members, **{name: getattr(policy, name) for name in POLICY})
+
 
 class Arrival:
     """One node's way into a ring."""

@@ -319,26 +319,28 @@ class RingNode:
         return chart.record
 
     async def _adopted(self, adoption: messages.Adoption) -> None:
-        """Leave this ring of one and join another, as a new life of the data directory."""
+        """Leave this ring of one and join another, as a new life of the data directory; be a ring of one like before if
+        that fails."""
         if adoption.ring == self.identity.ring:
             return
         if not self.serving or not self.residence.is_alone() or self.leaving:
             raise WrongRing(f"{self.address} is not alone in its ring")
+        policy, members = unpack(RingMap, self._record().value).policy, len(self.residence.members)
         self.serving = False
         try:
             await self._give_up_if_empty()
         except RingError:
             self.serving = True
             raise
-        arrival = Arrival(self, StartOptions(members=len(self.residence.members)))
         await self.stop()
         try:
             await self._begin_anew()
+            arrival = Arrival(self, StartOptions(members=members))
             await arrival.join(adoption.ring, adoption.record, adoption.seed, adoption.id)
             await self._remember()
         except RingError:
             await self._begin_anew()
-            await arrival.found()
+            await Arrival(self, StartOptions.like(policy, members)).found()
             await self._remember()
             raise
         finally:

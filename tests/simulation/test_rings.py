@@ -8,9 +8,12 @@ from random import Random
 
 import pytest
 
+from node.codec import Contact
 from node.data import Stored
 from node.errors import Definite, OutcomeUnknown, WrongRing
+from node.eventual.commons import Commons
 from node.identifiers import Arc, Identifier
+from node.replication.messages import ADOPT, HELLO, Adoption
 from node.simulation.faults import CALM, LOSSY, Faults
 from node.simulation.seeds import for_each_seed
 from node.simulation.world import Host
@@ -366,6 +369,30 @@ def test_a_node_that_is_brought_out_of_an_eventual_ring_loses_no_key_that_is_put
         await assert_all_there(ring, [other], dict.fromkeys(acknowledged, b"value"))
 
     for_each_seed(60, scenario)
+
+
+def test_a_node_that_could_not_be_brought_into_another_ring_goes_on_with_one_as_it_had() -> None:
+    async def scenario(seed: int) -> None:
+        ring = SimulatedRing(seed)
+        one = await ring.start()
+        ring.policy = replace(ring.policy, consistency="eventual", siblings=True)
+        other = await ring.start()
+        hello = await HELLO.ask(one.transport, one.address, None, deadline=1)
+        gone = Contact(hello.members[0].id, ring.world.host().address)
+        adoption = Adoption(hello.ring, gone, Identifier(1), hello.record)
+        with pytest.raises(Definite):
+            await ADOPT.ask(one.transport, other.address, adoption, deadline=HEALED)
+        data = ring.node(other).data
+        assert isinstance(data, Commons)
+        for value in (b"milk", b"bread"):
+            await other.run(data.put(b"cart", value))
+        assert len(await other.run(data.get_all(b"cart"))) == 2
+        here = ring.node(other).identity.ring
+        ring.crash(other)
+        await ring.start(host=other)
+        assert ring.node(other).identity.ring == here
+
+    for_each_seed(3, scenario)
 
 
 @pytest.mark.parametrize("consistency", ["chain", "eventual"])
