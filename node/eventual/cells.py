@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from itertools import groupby
 
 from node.codec import Message, pack
 from node.eventual.stamps import Stamp
@@ -41,16 +42,32 @@ class Body(Message, frozen=True):
 
 
 def merge(cells: Iterable[Cell], *, siblings: bool) -> Cell:
-    """What holds when all of this was written. Commutative, associative and idempotent."""
-    writes = {written.stamp: written for cell in cells for written in cell}
+    """What holds when all of this was written. Commutative and idempotent; associative, but for a write that two
+    replicas took and that somebody wrote over before they met: whether it stays then is a matter of order."""
+    writes = {(written.stamp, written.context): written for cell in cells for written in cell}
     newest_first = sorted(writes.values(), key=lambda written: written.stamp, reverse=True)
     if not siblings:
         return tuple(newest_first[:1])
+    apart = _once_each(newest_first)
     return tuple(
         written
-        for written in newest_first
-        if not any(covers(other.context, written.stamp) for other in newest_first if other is not written)
+        for written in apart
+        if not any(covers(other.context, written.stamp) for other in apart if other is not written)
     )
+
+
+def _once_each(newest_first: list[Written]) -> list[Written]:
+    """Attempts of one write as one. They say the same time and value, have the stamps of the replicas that took them,
+    and replace what their writer had read, each as far as its replica knew."""
+    found: list[Written] = []
+    for _, group in groupby(newest_first, lambda written: written.stamp.time):
+        one: dict[bytes | None, Written] = {}
+        for written in group:
+            known = one.setdefault(written.value, written)
+            if known is not written:
+                one[written.value] = Written(known.stamp, known.value, joined((*known.context, *written.context)))
+        found += one.values()
+    return found
 
 
 def covers(context: Context, stamp: Stamp) -> bool:

@@ -189,6 +189,25 @@ def test_values_written_side_by_side_are_kept_until_somebody_writes_over_them() 
     for_each_seed(5, scenario)
 
 
+def test_a_write_whose_answer_was_lost_stands_there_once() -> None:
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed, siblings=True)
+        hosts = await ring.of(5)
+        await until(ring.is_ideal, WHOLE, "a ring")
+        ring.world.network.faults = replace(CALM, lose_reply=0.2)
+        keys = [b"key %d" % n for n in range(50)]
+        for key in keys:
+            host = ring.random.choice(hosts)
+            await host.run(commons(ring, host).put(key, b"value"))
+        ring.world.network.faults = CALM
+        await until(ring.is_ideal, WHOLE, "a ring")
+        await agreed(ring, keys)
+        for key in keys:
+            assert len(await commons(ring, hosts[0]).get_all(key)) == 1, key
+
+    for_each_seed(6, scenario)
+
+
 def test_who_comes_answers_at_once_and_who_leaves_leaves_everything() -> None:
     async def scenario(seed: int) -> None:
         ring = eventual_ring(seed)

@@ -68,6 +68,20 @@ def test_what_was_read_is_replaced_and_what_was_written_meanwhile_stays() -> Non
     assert merge([(one,), (both,)], siblings=True) == (both,), "who comes late with what was replaced twice"
 
 
+def test_attempts_of_one_write_that_two_replicas_took_are_one() -> None:
+    """Of the two, one replica knew what the value that was read had replaced."""
+    first = Written(Stamp(1, 1), b"first")
+    second = Written(Stamp(2, 2), b"second", context_of((first,)))
+    aside = Written(Stamp(3, 4), b"aside")
+    one = Written(Stamp(3, 1), b"third", context_of((second,)))
+    other = Written(Stamp(3, 2), b"third", (second.stamp,))
+    parts: list[Cell] = [(first,), (second,), (aside,), (one,), (other,)]
+    merged_in_any_order(parts, siblings=True)
+    assert merge(parts, siblings=True) == (aside, Written(other.stamp, b"third", one.context))
+    over = Written(Stamp(4, 3), b"over", (other.stamp,))
+    assert merge([merge([(one,), (other,)], siblings=True), (over,)], siblings=True) == (over,)
+
+
 def test_stamps_grow_through_a_clock_that_is_set_back_and_refuse_the_far_future() -> None:
     now = [1000.0]
 
