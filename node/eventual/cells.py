@@ -3,7 +3,8 @@
 Pure. Last writer wins: the highest stamp stays. With siblings a write replaces what its writer had read and nothing
 else, known by dotted version vectors: each value has its dot (its stamp) and its context (the highest stamp of each
 writer that it replaces). Preguica et al., "Dotted Version Vectors" (2010); a stamp serves as the counter of the dot,
-since the stamps that one writer gives to a key grow and a node that lost data goes on as another writer.
+since the stamps that one writer gives to a key grow and who holds one holds those before or what replaced them: a node
+that may lack what it wrote goes on as another writer.
 """
 
 from __future__ import annotations

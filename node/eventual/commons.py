@@ -26,7 +26,7 @@ from node.eventual.messages import DEPOSIT, HELD, PICK, SUMS, Deposit, Deposited
 from node.eventual.placement import Placement
 from node.eventual.seeker import Seeker
 from node.eventual.shelf import Shelf
-from node.eventual.stamps import HybridClock, Stamp, writer_of
+from node.eventual.stamps import HybridClock, Stamp
 from node.identifiers import EVERYTHING, Arc, Identifier, key_in, position_of
 from node.settings import MIB, Settings
 from node.store.interface import Batch, Store
@@ -89,7 +89,6 @@ class Commons(Limited):
         random: Random,
         wall: Callable[[], float],
         tasks: Tasks,
-        life: bytes,
         replicas: int,
         siblings: bool,
     ) -> Commons:
@@ -104,7 +103,7 @@ class Commons(Limited):
             batch.delete_arc(EVERYTHING)
             await store.commit(batch)
         clock = HybridClock(time, settings.max_future)
-        shelf = Shelf(store, clock, settings, tasks, writer_of(life), siblings=siblings)
+        shelf = Shelf(store, clock, settings, tasks, random, siblings=siblings)
         await shelf.load()
         placement = Placement(household, replicas)
         exchange = Exchange(shelf, placement, time, transport, settings, random, tasks)

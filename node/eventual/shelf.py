@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
 
 from node.codec import pack, unpack
 from node.errors import NotServing, Overloaded, RingError, StoreFull
@@ -27,7 +28,7 @@ from node.eventual.cells import (
     merge,
 )
 from node.eventual.messages import Burial, Deposit, Deposited, Sum
-from node.eventual.stamps import HybridClock, Stamp
+from node.eventual.stamps import HybridClock, Stamp, new_writer
 from node.identifiers import EVERYTHING, RING, Arc, Identifier, Name, key_in, name_of, position_of
 from node.settings import MIB, Settings
 from node.store.interface import Batch, Store
@@ -44,14 +45,15 @@ class Shelf:
     """The records of one node."""
 
     def __init__(
-        self, store: Store, clock: HybridClock, settings: Settings, tasks: Tasks, writer: int, *, siblings: bool
+        self, store: Store, clock: HybridClock, settings: Settings, tasks: Tasks, random: Random, *, siblings: bool
     ) -> None:
-        """`writer`: who this node is in stamps. `tasks` fail when it is not known any more what is on the disk."""
+        """`tasks` fail when it is not known any more what is on the disk."""
         self._store = store
         self._tasks = tasks
         self._clock = clock
         self._settings = settings
-        self._writer = writer
+        self._random = random
+        self._writer = new_writer(random)
         self.siblings = siblings
         """Whether values that were written side by side are all kept."""
         self._locks = [asyncio.Lock() for _ in range(STRIPES)]
@@ -89,8 +91,9 @@ class Shelf:
 
     async def _write(self, question: Deposit, now: int) -> Deposited:
         self._clock.observe(question.time)
-        key, stamp = question.key, Stamp(question.time, self._writer)
+        key = question.key
         async with self._turn([name_of(key)]):
+            stamp = Stamp(question.time, self._writer)
             (held,) = await self.read([key])
             existed = bool(living(held))
             if held and held[0].stamp.time >= question.time:
@@ -134,7 +137,12 @@ class Shelf:
         return merged
 
     async def drop(self, listed: Iterable[tuple[bytes, bytes]]) -> None:
-        """Let go of records that are still as listed."""
+        """Let go of records that are still as listed, which others hold. What this node wrote to them it does not know
+        any more: it goes on as another writer."""
+        self._writer = new_writer(self._random)
+        await self._let_go(listed)
+
+    async def _let_go(self, listed: Iterable[tuple[bytes, bytes]]) -> None:
         wanted = dict(listed)
         keys = list(wanted)
         for at in range(0, len(keys), 500):
@@ -155,7 +163,7 @@ class Shelf:
             async for name, body in self.scan(burial.arc)
             if is_buried(body.cell, burial.horizon) and body.arrived < burial.known
         ]
-        await self.drop(old)
+        await self._let_go(old)
         return len(old)
 
     @property

@@ -6,6 +6,8 @@ is the last microseconds. One too far in the future is refused, so what is seen 
 
 from __future__ import annotations
 
+from random import Random
+
 from node.codec import Message
 from node.errors import BadValue
 from node.eventual.agreed_time import MICROS, AgreedTime
@@ -19,9 +21,9 @@ class Stamp(Message, frozen=True, order=True):
     writer: int
 
 
-def writer_of(life: bytes) -> int:
-    """A node as it signs stamps: another one once it lost its disk."""
-    return int.from_bytes(life[:8], "big") >> 1
+def new_writer(random: Random) -> int:
+    """A node as it signs stamps, for as long as it holds all that it signs so."""
+    return random.getrandbits(63)
 
 
 class HybridClock:

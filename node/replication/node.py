@@ -137,7 +137,7 @@ class RingNode:
             return
         self.store.wait_for_disk(policy.durability == "fsync")
         arguments = (self.household, self.store, self.transport, self.settings, self.random, self._wall, self.tasks)
-        commons = await Commons.open(*arguments, self.identity.node, policy.replicas, policy.siblings)
+        commons = await Commons.open(*arguments, policy.replicas, policy.siblings)
         commons.connect(self.receive)
         self.data = commons
 

@@ -189,6 +189,34 @@ def test_values_written_side_by_side_are_kept_until_somebody_writes_over_them() 
     for_each_seed(5, scenario)
 
 
+def test_a_value_stays_beside_what_its_replica_wrote_once_it_held_it_no_more() -> None:
+    """A node that is cut off takes a write, hands it over, is cut off again and takes others: they replace nothing
+    that their writer has not seen."""
+
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed, siblings=True)
+        hosts = await ring.of(5)
+        await until(ring.is_ideal, WHOLE, "a ring")
+        replicas = {address for address, _ in await commons(ring, hosts[0]).replicas(b"cart")}
+        alone = next(host for host in hosts if host.address not in replicas)
+        work = commons(ring, alone)
+
+        for value in (b"milk", b"bread"):
+            ring.world.network.partition([alone.address], [h.address for h in hosts if h is not alone])
+            await asyncio.sleep(6)
+            await alone.run(work.put(b"cart", value))
+            if value == b"bread":
+                newest = (await alone.run(work.get_all(b"cart")))[0]
+                await alone.run(work.put_over(b"cart", b"bread and butter", (newest.version,)))
+            ring.world.network.heal()
+            await until(ring.is_ideal, WHOLE, "one ring again")
+            await agreed(ring, [b"cart"])
+        left = await commons(ring, hosts[0]).get_all(b"cart")
+        assert {stored.value for stored in left} == {b"milk", b"bread and butter"}
+
+    for_each_seed(3, scenario)
+
+
 def test_a_write_whose_answer_was_lost_stands_there_once() -> None:
     async def scenario(seed: int) -> None:
         ring = eventual_ring(seed, siblings=True)

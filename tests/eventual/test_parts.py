@@ -122,11 +122,11 @@ def test_an_arc_is_divided_without_gap_or_overlap(arc: Arc) -> None:
 
 
 async def shelf_of(
-    disk: MemoryDisk, writer: int = 1, *, siblings: bool = False, store: Store | None = None, tasks: Tasks | None = None
+    disk: MemoryDisk, *, siblings: bool = False, store: Store | None = None, tasks: Tasks | None = None
 ) -> Shelf:
     clock = HybridClock(AgreedTime(lambda: 1e6, 5.0), 5.0)
     store, tasks = store or MemoryStore(disk, Random(1)), tasks or Tasks()
-    shelf = Shelf(store, clock, Settings.profile("local"), tasks, writer, siblings=siblings)
+    shelf = Shelf(store, clock, Settings.profile("local"), tasks, Random(1), siblings=siblings)
     await shelf.load()
     return shelf
 
