@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from random import Random
 
 from node.codec import pack, unpack
@@ -93,7 +94,6 @@ class Shelf:
         self._clock.observe(question.time)
         key = question.key
         async with self._turn([name_of(key)]):
-            stamp = Stamp(question.time, self._writer)
             (held,) = await self.read([key])
             existed = bool(living(held))
             if held and held[0].stamp.time >= question.time:
@@ -103,6 +103,7 @@ class Shelf:
                 return Deposited(False, held[0].stamp, existed)
             replaced = tuple(written for written in held if covers(question.seen, written.stamp))
             context = joined((*question.seen, *context_of(replaced)))
+            stamp = Stamp(question.time, self._writer_beside(written for written in held if written not in replaced))
             cell = merge([held, (Written(stamp, question.value, context),)], siblings=self.siblings)
             if len(cell) > self._settings.most_siblings:
                 raise Overloaded(
@@ -110,6 +111,11 @@ class Shelf:
                 )
             await self._put({name_of(key): (held, cell)}, now)
             return Deposited(True, stamp, existed)
+
+    def _writer_beside(self, standing: Iterable[Written]) -> int:
+        """Who this node is in a stamp: nobody who signed what stays, as a later stamp of his stands for it too."""
+        taken = {written.stamp.writer for written in standing} if self.siblings else ()
+        return next(writer for writer in count(self._writer) if writer not in taken)
 
     async def merge(self, cells: Iterable[tuple[bytes, Cell]], now: int) -> list[tuple[bytes, Cell]]:
         """Take in what others know; what is held of these keys then. Raises StoreFull; BadValue for a stamp too far in

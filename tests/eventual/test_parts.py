@@ -221,6 +221,21 @@ def test_who_writes_over_a_version_writes_over_what_that_had_replaced() -> None:
     run(scenario())
 
 
+def test_who_writes_over_a_version_leaves_what_stands_beside_it() -> None:
+    async def scenario() -> None:
+        shelf = await shelf_of(MemoryDisk(), siblings=True)
+        for n, value in enumerate((b"milk", b"bread", b"butter")):
+            await shelf.write(Deposit(b"cart", value, 1000 + n), 0)
+        for n in range(30):
+            newest, *others = (await shelf.read([b"cart"]))[0]
+            await shelf.write(Deposit(b"cart", b"%d" % n, 2000 + n, (newest.stamp,)), 0)
+            assert [each.value for each in others] == [b"bread", b"milk"]
+        (cell,) = await shelf.read([b"cart"])
+        assert len(context_of(cell)) == 3, "as many writers as stood side by side"
+
+    run(scenario())
+
+
 def test_only_what_is_still_as_listed_is_dropped() -> None:
     async def scenario() -> None:
         shelf = await shelf_of(MemoryDisk())
