@@ -177,8 +177,8 @@ class Commons(Limited):
         return tuple(_stored(written.stamp, written.value) for written in cell if written.value is not None)
 
     async def put(self, key: bytes, value: bytes, expires: int = 0) -> Version:
-        """Write a packed value in place of what stands there. Raises Unavailable, StoreFull, Overloaded, and BadUsage
-        for one that expires."""
+        """Write a packed value in place of what stands there. Raises Unavailable, StoreFull, Overloaded, OutcomeUnknown
+        if a node may have taken it, and BadUsage for one that expires."""
         check_lasting(expires)
         return await self.put_over(key, value, ())
 
@@ -236,8 +236,14 @@ class Commons(Limited):
     async def _write(self, key: bytes, value: bytes | None, seen: Context) -> Deposited:
         """Have a replica take a write; what it already holds, however new, makes this one newer still."""
         time = self._clock.next(max((stamp.time for stamp in seen), default=0))
+        doubts: list[OutcomeUnknown] = []
         while True:
-            answer = await self._seeker.ask(key, DEPOSIT, Deposit(key, value, time, seen), self._deposit)
+            try:
+                answer = await self._seeker.ask(key, DEPOSIT, Deposit(key, value, time, seen), self._deposit, doubts)
+            except Definite as error:
+                if not doubts:
+                    raise
+                raise OutcomeUnknown(f"one node may have taken this write, and no other does: {error}") from None
             if answer.taken:
                 return answer
             time = self._clock.next(answer.newest.time)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from node.codec import Address
 from node.data import Traffic
-from node.errors import BadValue, Overloaded, RingError, StoreFull, Unavailable
+from node.errors import BadValue, OutcomeUnknown, Overloaded, RingError, StoreFull, Unavailable
 from node.eventual.placement import Placement
 from node.identifiers import Identifier
 from node.settings import Settings
@@ -28,9 +28,17 @@ class Seeker:
         """Nodes that did not answer, and until when they are asked last."""
         self.traffic = Traffic()
 
-    async def ask(self, key: bytes, method: Method[Q, A], question: Q, here: Callable[[Q], Awaitable[A]]) -> A:
-        """What one of the nodes answers; `here` does what this node is asked itself. Raises Unavailable, and what the
-        method does: BadValue and Overloaded at once, StoreFull if no other node answers."""
+    async def ask(
+        self,
+        key: bytes,
+        method: Method[Q, A],
+        question: Q,
+        here: Callable[[Q], Awaitable[A]],
+        doubts: list[OutcomeUnknown] | None = None,
+    ) -> A:
+        """What one of the nodes answers; `here` does what this node is asked itself. `doubts` gets what leaves open
+        whether a node did it. Raises Unavailable, and what the method does: BadValue and Overloaded at once, StoreFull
+        if no other node answers."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.operation
         full: RingError | None = None
@@ -52,6 +60,8 @@ class Seeker:
                 except StoreFull as error:
                     full = failure = error
                 except RingError as error:
+                    if doubts is not None and isinstance(error, OutcomeUnknown):
+                        doubts.append(error)
                     failure = error
                     self._quiet[node] = loop.time() + self._settings.call
             if full is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from node.errors import RingError
+import pytest
+
+from node.errors import OutcomeUnknown, RingError, StoreFull
 from node.eventual.commons import Commons
 from node.identifiers import name_of
 from node.replication.arrival import StartOptions
@@ -213,6 +215,24 @@ def test_a_value_stays_beside_what_its_replica_wrote_once_it_held_it_no_more() -
             await agreed(ring, [b"cart"])
         left = await commons(ring, hosts[0]).get_all(b"cart")
         assert {stored.value for stored in left} == {b"milk", b"bread and butter"}
+
+    for_each_seed(3, scenario)
+
+
+def test_a_write_that_somebody_may_have_taken_is_not_said_to_have_failed() -> None:
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed)
+        one, other = await ring.of(2)
+        await until(ring.is_ideal, WHOLE, "a ring")
+        one.disk.full = True
+        ring.world.network.faults = replace(CALM, lose_reply=1.0)
+        with pytest.raises(OutcomeUnknown, match="disk is full"):
+            await one.run(commons(ring, one).put(b"key", b"value"))
+        assert await commons(ring, other)._held(b"key") != ()
+        other.disk.full = True
+        ring.world.network.faults = CALM
+        with pytest.raises(StoreFull):
+            await one.run(commons(ring, one).put(b"another key", b"value"))
 
     for_each_seed(3, scenario)
 
