@@ -73,15 +73,16 @@ class MemberState:
         return sorted(found.values(), key=lambda contact: contact.id.distance_to(point))
 
     def owners(self, point: Identifier) -> tuple[Contact, ...]:
-        """The successor of `point` and who follows it, if it is I or my successor; else empty.
+        """The successor of `point` and who follows it, r of them or all there are, if it is I or my successor; else
+        empty.
 
         The rest of the list may be a round behind: it helps to get closer, not to give the last word.
         """
-        if self.arc is not None and point in self.arc:
-            return (self.me, *self.successors)
-        if not self.successors:
-            return (self.me,)
-        return self.successors if point in Arc(self.me.id, self.successor.id) else ()
+        if not self.successors or (self.arc is not None and point in self.arc):
+            return (self.me, *self.successors)[: self.limit]
+        if point in Arc(self.me.id, self.successor.id):
+            return (*self.successors, self.me)[: self.limit]  # a list that is not full ends before it comes to me
+        return ()
 
     def _listed(self, contacts: Iterable[Contact]) -> tuple[Contact, ...]:
         """At most r of them, ordered clockwise from me, ending before the list would come around to me."""

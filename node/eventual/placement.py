@@ -35,10 +35,9 @@ class Placement:
 
     def own(self) -> list[tuple[Arc, list[Address]]]:
         """The arcs that members of this node own, and the nodes that follow each, nearest first."""
-        residence = self._household.residence
         return [
-            (member.state.arc, spread(self.here, residence.others_after(member))[1:])
-            for member in residence.members.values()
+            (member.state.arc, spread(self.here, member.state.owners(member.me.id)[1:])[1:])
+            for member in self._household.residence.members.values()
             if member.state.arc is not None
         ]
 

@@ -102,9 +102,14 @@ def test_a_restarted_predecessor_is_known_by_its_new_address() -> None:
 
 def test_owners_are_told_of_the_own_arc_and_the_next_not_from_the_rest_of_the_list() -> None:
     here = state(10, 5, 20, 30, 40)
-    assert ids(here.owners(Identifier(7))) == [10, 20, 30, 40]
+    assert ids(here.owners(Identifier(7))) == [10, 20, 30]
     assert ids(here.owners(Identifier(20))) == [20, 30, 40]
     assert here.owners(Identifier(21)) == here.owners(Identifier(41)) == ()
+
+
+def test_who_precedes_the_owner_of_a_small_ring_is_the_last_to_follow_it() -> None:
+    assert ids(state(10, 20, 20).owners(Identifier(20))) == [20, 10]
+    assert ids(state(20, 10, 10).owners(Identifier(20))) == [20, 10]
 
 
 def test_preceding_names_the_closest_first() -> None:

@@ -136,6 +136,23 @@ def test_whatever_goes_wrong_it_answers_and_nothing_acknowledged_is_lost() -> No
     for_each_seed(12, scenario)
 
 
+@pytest.mark.parametrize("nodes", [2, 3, 4])
+def test_all_replicas_keep_what_they_hold_in_a_ring_that_has_just_enough(nodes: int) -> None:
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed)
+        hosts = await ring.of(nodes)
+        await until(ring.is_ideal, WHOLE, "a ring")
+        keys = [b"key %d" % n for n in range(30)]
+        for key in keys:
+            await commons(ring, ring.random.choice(hosts)).put(key, b"value")
+        await agreed(ring, keys)
+        for _ in range(20):
+            await asyncio.sleep(1)
+            assert not await differences(ring, keys)
+
+    for_each_seed(3, scenario)
+
+
 def test_both_sides_of_a_cut_take_writes_and_agree_afterwards() -> None:
     async def scenario(seed: int) -> None:
         ring = eventual_ring(seed)
