@@ -22,8 +22,7 @@ from node.replication.arrival import StartOptions
 from node.replication.identity import IDENTITY
 from node.replication.node import RingNode
 from node.settings import Settings
-from node.store.interface import Store
-from node.store.rocks import open_store
+from node.store.rocks import RocksStore, open_store
 from node.trust.keyring import Keyring
 
 if TYPE_CHECKING:  # an open ring starts without cryptography
@@ -64,12 +63,13 @@ class Node:
     def __init__(self, options: NodeOptions, settings: Settings) -> None:
         self._options = options
         self._settings = settings
-        self._store: Store | None = None
+        self._store: RocksStore | None = None
         self._listener: Listener | None = None
         self._pool: Pool | None = None
         self._node: RingNode | None = None
         self._told = asyncio.Event()
         self._trust: Trust | None = None
+        self._way = Way.OPEN
         self.invitation = ""
         """A token for the second node, of the first one after it has founded a ring with certificates."""
 
@@ -97,17 +97,28 @@ class Node:
         return self._node
 
     async def start(self) -> None:
-        """Open the store, listen, join or found the ring. Raises RingErrors; then everything is closed again."""
+        """Open the store, listen, join or found the ring. Raises RingErrors; then everything is closed again, and
+        gone if it was made for this."""
         try:
             await self._start()
         except BaseException:
+            if self._node is None or not self._node.serving:
+                self._undo()
             await self.close()
             raise
+
+    def _undo(self) -> None:
+        """Have nothing stay that was made, but a certificate and what goes with it: its token may be used up."""
+        keyring = Keyring(self._options.data)
+        if self._way is Way.FOUND:
+            keyring.remove()
+        if self._store is not None and not keyring.exists:
+            self._store.undo()
 
     async def _start(self) -> None:
         options, settings = self._options, self._settings
         keyring = Keyring(options.data)
-        way = way_in(options, keyring)
+        way = self._way = way_in(options, keyring)
         first = await _resolved(options.first.host, options.first.port) if options.first else None
         listen = options.listen or own_host(way, keyring, first)
         advertised = await _resolved(options.advertise or listen, options.port)

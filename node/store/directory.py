@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import shutil
 from pathlib import Path
 
 from node.errors import BadUsage, DirectoryDamaged, DirectoryInUse
 
 MARKER = "rpychord-store"
+CONTENT = "db"
 FORMAT = "2\n"
 LOCK = "LOCK.rpychord"
-BEGUN = {LOCK, MARKER + ".new", "db", "settings.toml", "log"}
+BEGUN = {LOCK, MARKER + ".new", CONTENT, "settings.toml", "log"}
 """What a process killed while it made the directory may have left in it; and what people lay there for a node to come,
 and what that logged by then."""
 
@@ -23,13 +26,15 @@ class Directory:
         """Make or take the directory. Raises DirectoryInUse, DirectoryDamaged, BadUsage."""
         self.path = path
         self._lock = -1
+        self._new: list[Path] = []
+        self._found: set[str] = set()
         try:
             self._take()
         except OSError as error:
-            self.close()
+            self.undo()
             raise BadUsage(f"cannot use data directory {path}: {error.strerror}; choose another with --data") from None
         except BadUsage:
-            self.close()
+            self.undo()
             raise
 
     @staticmethod
@@ -38,8 +43,9 @@ class Directory:
         return (path / MARKER).exists()
 
     def _take(self) -> None:
+        self._new = [each for each in (self.path, *self.path.parents) if not each.exists()]
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = {each.name for each in self.path.iterdir()}
+        found = self._found = {each.name for each in self.path.iterdir()}
         if MARKER not in found and not found <= BEGUN:
             raise DirectoryDamaged(
                 f"{self.path} holds other things ({', '.join(sorted(found)[:3])}) and no store of ours: choose another"
@@ -72,7 +78,7 @@ class Directory:
             file.write(FORMAT)
             file.flush()
             os.fsync(file.fileno())
-        (self.path / "db").mkdir(mode=0o700, exist_ok=True)
+        (self.path / CONTENT).mkdir(mode=0o700, exist_ok=True)
         new.rename(marker)
         for directory in (self.path, self.path.absolute().parent):
             handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -80,6 +86,19 @@ class Directory:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+
+    def undo(self) -> None:
+        """Let go of it, and leave nothing of what was made by taking it, unless it was one before."""
+        if self._lock >= 0 and MARKER not in self._found:
+            if CONTENT not in self._found:
+                shutil.rmtree(self.path / CONTENT, ignore_errors=True)
+            for name in {MARKER, MARKER + ".new", LOCK} - self._found:
+                with contextlib.suppress(OSError):
+                    (self.path / name).unlink()
+        with contextlib.suppress(OSError):  # what others have put there stays
+            for each in self._new:
+                each.rmdir()
+        self.close()
 
     def close(self) -> None:
         """Let go of it."""

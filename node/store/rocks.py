@@ -15,7 +15,7 @@ from typing import TypeVar
 from node.errors import DirectoryDamaged, RingError, StoreFull, Unavailable
 from node.identifiers import Arc, Name
 from node.store.committer import Committer
-from node.store.directory import Directory
+from node.store.directory import CONTENT, Directory
 from node.store.engine import Engine, EngineError, Iterator, NotOpen, is_full
 from node.store.hot import HotRecords
 from node.store.interface import Batch, Record
@@ -43,9 +43,9 @@ class RocksStore:
     def __init__(self, directory: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._directory = Directory(directory)
         try:
-            self._engine = Engine(directory / "db")
+            self._engine = Engine(directory / CONTENT)
         except EngineError as error:
-            self._directory.close()
+            self._directory.undo()
             if is_full(error):
                 raise StoreFull(f"the disk of {directory} is full: free space and start again ({error})") from None
             raise DirectoryDamaged(f"the store in {directory} cannot be opened: {error}") from None
@@ -57,6 +57,7 @@ class RocksStore:
         """How many have begun."""
         self._scanner = ThreadPoolExecutor(1, "scan")
         self._closing: asyncio.Task[None] | None = None
+        self._let_go = self._directory.close
 
     def wait_for_disk(self, wanted: bool) -> None:
         """See `Store.wait_for_disk`."""
@@ -173,6 +174,10 @@ class RocksStore:
         self._hot.forget(batch)
         return self._committer.commit(batch, to_disk=to_disk)
 
+    def undo(self) -> None:
+        """Have `close` leave nothing of a store that was made here."""
+        self._let_go = self._directory.undo
+
     async def close(self) -> None:
         """See `Store.close`. Snapshots still open end."""
         if self._closing is None:
@@ -187,7 +192,7 @@ class RocksStore:
         self._reader.close()
         self._scanner.shutdown()
         self._engine.close()
-        self._directory.close()
+        self._let_go()
 
 
 class RocksSnapshot:

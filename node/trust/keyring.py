@@ -48,6 +48,10 @@ class Keyring:
         except OSError as error:
             raise BadUsage(f"cannot keep certificates in {self.path}: {error.strerror}") from None
 
+    def remove(self) -> None:
+        """Make this a node of no ring with certificates again."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def load(self) -> Credentials:
         """What was written. Raises DirectoryDamaged if something is missing."""
         from node.trust.contexts import Credentials

@@ -65,6 +65,28 @@ def node(ring: RingOfProcesses) -> Iterator[NodeProcess]:
 def test_local_port_taken(node: NodeProcess, tmp_path: Path) -> None:
     done = typed("server.py", "--port", node.port, "--data", tmp_path / "other")
     assert_one_clear_line(done, 2, str(node.port), "taken")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["127.0.0.1", "1"], 1),
+        (["127.0.0.1", "1", "--listen", "203.0.113.7", "--insecure"], 2),
+        (["--siblings"], 2),
+        (["--siblings", "--secure"], 2),
+        (["--settings", "wrong.toml"], 2),
+    ],
+)
+def test_a_failed_start_leaves_nothing_that_it_made(tmp_path: Path, words: list[str], code: int) -> None:
+    (tmp_path / "wrong.toml").write_text("[log]\nlevel = 3")
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "settings.toml").write_text("")
+    before = set(tmp_path.rglob("*"))
+    for data in (tmp_path / "new" / "data", there):
+        assert_one_clear_line(typed(ROOT / "server.py", *words, "--port", 0, "--data", data, cwd=tmp_path), code)
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_first_node_unreachable(tmp_path: Path) -> None:
@@ -136,6 +158,7 @@ def test_malformed_words(words: list[str], mentioned: str, tmp_path: Path) -> No
 def test_a_second_node_with_the_same_id(node: NodeProcess, tmp_path: Path) -> None:
     done = typed("server.py", node.host, node.port, "0", "--id", node.id, "--data", tmp_path / "twin")
     assert_one_clear_line(done, 1, node.id, "in use")
+    assert not (tmp_path / "twin").exists()
     assert node.members() == (node.id,)
 
 

@@ -213,12 +213,22 @@ def test_who_comes_without_a_token_is_told_so_and_with_one_of_another_ring_too(r
     assert done.returncode == 1 and "certificates" in done.stderr and len(done.stderr.splitlines()) == 1
     done = ring.typed(*join, "--token", other.token)
     assert done.returncode == 1 and "token" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (ring.directory / "data").exists()
     first.terminate()
     done = ring.typed("server.py", "--data", first.directory, "--port", 0, "--insecure")
     assert done.returncode == 2 and "--insecure" in done.stderr
     done = ring.typed("server.py", "127.0.0.1", other.port, "--data", first.directory, "--token", other.token)
     assert done.returncode == 2 and "another ring" in done.stderr
     ring.nodes.remove(first)
+
+
+def test_a_certificate_is_kept_though_the_start_failed_for_its_token_is_used_up(ring: SecureRing) -> None:
+    first = ring.first()
+    join = ("server.py", "127.0.0.1", first.port, 0, "--data", ring.directory / "data")
+    done = ring.typed(*join, "--token", first.token, "--replicas", "7")
+    assert done.returncode == 2 and "leave --replicas out" in done.stderr
+    done = ring.typed(*join, "--replicas", "7")
+    assert done.returncode == 2 and "leave --replicas out" in done.stderr
 
 
 def test_who_logged_in_on_this_machine_still_reaches_its_open_rings(ring: SecureRing, tmp_path: Path) -> None:
