@@ -15,6 +15,9 @@ from pathlib import Path
 
 from node.codec import Address
 from node.errors import RingError, Unavailable
+from node.settings import Settings
+from node.store.directory import CONTENT
+from node.trust.keyring import Keyring
 
 ROOT = Path(__file__).resolve().parents[2]
 START = 30.0
@@ -88,17 +91,16 @@ class Servers:
     def __init__(
         self,
         words_of: Callable[[int, Address | None], Sequence[str]],
-        comes_back: Callable[[int], bool],
-        count: int,
+        directories: Sequence[Path],
         first: Address | None,
         here: Address,
     ) -> None:
-        """`words_of(n, first)`: what the nth node is started with, None for one that begins a ring. Those that
-        `comes_back` tells of may wait for each other. `here`: where the first of them will listen."""
+        """`words_of(n, first)`: what the nth node is started with, None for one that begins a ring. `directories`:
+        where each has its data. `here`: where the first of them will listen."""
         self._words_of = words_of
-        self._comes_back = comes_back
+        self._directories = directories
         self._here = here
-        self._count = count
+        self._count = len(directories)
         self._first = first
         self._processes: list[asyncio.subprocess.Process] = []
         self.resting = False
@@ -106,25 +108,43 @@ class Servers:
 
     async def run(self) -> int:
         """Start them, print each one's line, stay until all have ended; the exit code. Raises Unavailable if one of
-        them does not start."""
-        numbers = range(self._count)
-        begin: dict[int, Address | None] = {0: None} if self._first is None else {}
-        begin |= {number: self._first or self._here for number in numbers[len(begin) :] if self._comes_back(number)}
+        them does not start.
+
+        Those that come back may wait for each other. Newcomers come after the first one, which lets them in.
+        """
+        others = range(1, self._count)
+        begin = {0: self._first}
+        begin |= {n: self._first or self._here for n in others if (self._directories[n] / CONTENT).exists()}
+        rest = [number for number in others if number not in begin]
         try:
             there = await asyncio.gather(*(self._start(number, first) for number, first in begin.items()))
-            first = self._first or there[0]
-            await asyncio.gather(*(self._start(number, first) for number in numbers if number not in begin))
+            token = await self._token(len(rest))
+            await asyncio.gather(*(self._start(number, self._first or there[0], token) for number in rest))
             await asyncio.gather(*(self._watched(process) for process in self._processes))
         finally:
             await self._stop()
         return 0
 
-    async def _start(self, number: int, first: Address | None) -> Address:
+    async def _token(self, uses: int) -> str | None:
+        """What lets so many into the ring; None if it has no certificates."""
+        if not uses or not self._has_certificates:
+            return None
+        from node.cli.trust import asked
+
+        _, token = await asked(self._directories[0], "make_token", "node", uses, Settings().token)
+        return str(token)
+
+    @property
+    def _has_certificates(self) -> bool:
+        return Keyring(self._directories[0]).exists
+
+    async def _start(self, number: int, first: Address | None, token: str | None = None) -> Address:
         process = await asyncio.create_subprocess_exec(
             *command_line(self._words_of(number, first)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             cwd=ROOT,
+            env={**os.environ, **({} if token is None else {"RPYCHORD_TOKEN": token})},
             preexec_fn=bound_to(os.getpid(), signal.SIGTERM),
             start_new_session=True,
         )
@@ -139,18 +159,31 @@ class Servers:
 
     async def _are_all(self) -> bool:
         """Whether the ring has just these nodes: there is nobody to hand anything over to."""
-        from node.client.ring import AsyncRing
-
         if self._first is not None:
             return False
         running = sum(process.returncode is None for process in self._processes)
         try:
-            async with await AsyncRing.connect(self._here, timeout=2.0) as ring:
-                return running == len({member[:2] for member in await ring.overlay()})
+            return running == len({member[:2] for member in await self._members()})
         except RingError:
             return False
 
+    async def _members(self) -> Sequence[tuple[str, int, str, str]]:
+        if self._has_certificates:
+            from node.cli.trust import asked
+
+            members: Sequence[tuple[str, int, str, str]]
+            _, members = await asked(self._directories[0], "get_conn_info")
+            return members
+        from node.client.ring import AsyncRing
+
+        async with await AsyncRing.connect(self._here, timeout=2.0) as ring:
+            return await ring.overlay()
+
     async def _watched(self, process: asyncio.subprocess.Process) -> None:
+        """Pass on what it prints after its ready line, which lets other machines in, until it ends."""
+        assert process.stdout is not None
+        async for line in process.stdout:
+            print(line.decode().rstrip(), flush=True)
         code = await process.wait()
         if code:
             print(f"a server (pid {process.pid}) ended with code {code}, the others go on", file=sys.stderr, flush=True)

@@ -191,7 +191,7 @@ def command(
         raise BadUsage(f"the port is a word of its own: {both[1]} {both[2]}")
     first = None if first_ip is None else Address(first_ip, first_port or PORT)
     if servers is not None:
-        return _several(servers, first, local, data, log_file)
+        return _several(servers, first, local or PORT, data, token_file, log_file)
     from node.remote.node import NodeOptions
     from node.trust.keyring import Keyring
 
@@ -221,40 +221,40 @@ def command(
     return code
 
 
-def _several(count: int, first: Address | None, port: int, data: Path | None, log_file: Path | None) -> int:
+def _several(
+    count: int, first: Address | None, port: int, data: Path | None, token_file: Path | None, log_file: Path | None
+) -> int:
     """Many nodes, each started with the words of this command but where it listens, what it joins and where it is."""
     from node.cli.processes import Servers
+    from node.trust.keyring import Keyring
 
     if port and port + count - 1 > 65535:
         raise BadUsage(f"{count} ports from {port} on go beyond 65535: begin lower with --port")
     context = click.get_current_context()
     if context.params["identifier"] is not None:
         raise BadUsage("--id is of one node: leave it out with --servers")
-    if context.params["token"] is not None:
-        os.environ["RPYCHORD_TOKEN"] = context.params["token"]  # and not on command lines, which everybody can read
-    own = ("first_ip", "first_port", "local_port", "port", "data", "servers", "token", "log_file")
+    directories = [data / str(port + n) if data is not None else default_directory(port + n) for n in range(count)]
+    token = context.params["token"]
+    if token_file is not None:
+        token = None if Keyring(directories[0]).exists else read_token(token_file)
+    if token is not None:
+        os.environ["RPYCHORD_TOKEN"] = token  # and not on command lines, which everybody can read
+    own = ("first_ip", "first_port", "local_port", "port", "data", "servers", "token", "token_file", "log_file")
     shared: list[str] = []
     for option in context.command.params:
         value = context.params.get(option.name or "")
         if option.name not in own and value not in (None, False) and value != option.default:
             shared += [option.opts[0]] if value is True else [option.opts[0], str(value)]
-    base = port or PORT
-
-    def directory_of(number: int) -> Path:
-        return data / str(base + number) if data is not None else default_directory(base + number)
 
     def words_of(number: int, first: Address | None) -> list[str]:
-        there = [first.host, str(first.port), str(base + number)] if first else ["--port", str(base + number)]
-        directory = directory_of(number)
-        log = log_file and log_file.with_name(f"{log_file.stem}-{base + number}{log_file.suffix}")
-        return [*there, "--data", str(directory), *shared, *(["--log-file", str(log)] if log else [])]
-
-    def comes_back(number: int) -> bool:
-        return (directory_of(number) / "db").exists()
+        own = str(port + number)
+        there = [first.host, str(first.port), own] if first else ["--port", own]
+        log = log_file and log_file.with_name(f"{log_file.stem}-{own}{log_file.suffix}")
+        return [*there, "--data", str(directories[number]), *shared, *(["--log-file", str(log)] if log else [])]
 
     listen = context.params["listen"]
-    here = Address(listen if listen not in (None, "0.0.0.0", "::") else "127.0.0.1", base)
-    code: int = run_loop(lambda: stay(Servers(words_of, comes_back, count, first, here)))
+    here = Address(listen if listen not in (None, "0.0.0.0", "::") else "127.0.0.1", port)
+    code: int = run_loop(lambda: stay(Servers(words_of, directories, first, here)))
     return code
 
 

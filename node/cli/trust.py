@@ -146,19 +146,21 @@ def _authority_of(directory: Path) -> Authority:
 
 def ask(data: Path | None, method: str, *arguments: Any) -> tuple[Address, Any]:
     """Call a method for operators of the node of this data directory; its address, and what it answered."""
+    answered: tuple[Address, Any] = run_loop(lambda: asked(data or default_directory(PORT), method, *arguments))
+    return answered
+
+
+async def asked(data: Path, method: str, *arguments: Any) -> tuple[Address, Any]:
+    """As `ask`."""
     from node.remote.pool import connect
 
     settings = Settings()
-    address, context = operator(data or default_directory(PORT))
-
-    async def call() -> Any:
-        connection = await connect(address.host, address.port, settings, deadline=settings.connect, tls=context)
-        try:
-            return await connection.call(method, *arguments, deadline=2 * settings.operation)
-        finally:
-            connection.close()
-
-    return address, run_loop(call)
+    address, context = operator(data)
+    connection = await connect(address.host, address.port, settings, deadline=settings.connect, tls=context)
+    try:
+        return address, await connection.call(method, *arguments, deadline=2 * settings.operation)
+    finally:
+        connection.close()
 
 
 def operator(data: Path) -> tuple[Address, ssl.SSLContext]:

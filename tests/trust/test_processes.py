@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import rpyc
 
 from node import Ring
 from node.errors import Unavailable
-from tests.ring.nodes import ROOT, NodeProcess, RingOfProcesses, eventually
+from tests.ports import free_ports
+from tests.ring.nodes import PATIENCE, ROOT, NodeProcess, RingOfProcesses, eventually
 
 LOUD = ("--log-level", "debug")
 SECRET_LINE = re.compile(rb"-----BEGIN PRIVATE KEY-----\n(.+?)\n", re.DOTALL)
@@ -220,6 +222,50 @@ def test_who_comes_without_a_token_is_told_so_and_with_one_of_another_ring_too(r
     done = ring.typed("server.py", "127.0.0.1", other.port, "--data", first.directory, "--token", other.token)
     assert done.returncode == 2 and "another ring" in done.stderr
     ring.nodes.remove(first)
+
+
+@contextmanager
+def several(*words: str | int | Path) -> Iterator[list[str]]:
+    """What `server.py --servers 2` prints until both nodes are ready, and all it printed after it was told to end."""
+    command = [sys.executable, "server.py", "--servers", 2, "--log-level", "info", *words]
+    process = subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    try:
+        while sum(line.startswith("ready ") for line in said) < 2:
+            said.append(process.stdout.readline())
+            assert said[-1], said
+        yield said
+        process.terminate()
+        said += process.stdout
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_first_of_several_servers_lets_the_others_in_and_they_come_back_together(
+    ring: SecureRing, tmp_path: Path
+) -> None:
+    base = free_ports(2)
+    words = ("--secure", "--port", base, "--data", tmp_path / "several")
+    trust = tmp_path / "several" / str(base) / "trust"
+    with several(*words) as said:
+        first = stock_client(base, trust / "authority.pem", trust / "node.pem")
+        first.root.put("k", "v")
+        assert len(first.root.get_conn_info()) == 2
+    assert sum("stopped: resting" in line for line in said) == 2
+    token = next(line for line in said if line.startswith("python server.py")).split()[-1]
+    with several(*words):
+        other = stock_client(base + 1, trust / "authority.pem", trust / "node.pem")
+        assert other.root.get("k") == "v"
+        (tmp_path / "token").write_text(token)
+        joining = ("127.0.0.1", base, free_ports(2), "--token-file", tmp_path / "token", "--data", tmp_path / "more")
+        with several(*joining) as said:
+            eventually(lambda: len(other.root.get_conn_info()) == 4)
+        assert not any("Type this" in line for line in said)
 
 
 def test_a_certificate_is_kept_though_the_start_failed_for_its_token_is_used_up(ring: SecureRing) -> None:
