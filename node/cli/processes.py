@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from node.codec import Address
@@ -83,6 +85,17 @@ def start_detached(words: Sequence[str], log: Path) -> tuple[int, str]:
         raise
     process.kill()
     raise Unavailable(f"the node was not ready within {START:.0f} s: see {log}")
+
+
+@contextlib.contextmanager
+def free_ports(count: int) -> Iterator[list[int]]:
+    """Ports that nothing listens on, and that nobody gets by chance meanwhile: only who asks for them by number."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.bind(("", 0))
+        yield [each.getsockname()[1] for each in sockets]
 
 
 class Servers:

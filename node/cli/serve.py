@@ -19,6 +19,7 @@ from node.errors import BadUsage
 from node.identifiers import Identifier
 from node.logs import FILES, FORMATS, LEVELS, SIZE
 from node.settings import PROFILES
+from node.store.directory import CONTENT
 
 if TYPE_CHECKING:
     from node.trust.token import Token
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
     "--servers",
     type=click.IntRange(1, 256),
     metavar="N",
-    help="Start N nodes on consecutive ports, a process each; they leave together. --data: the directory above theirs.",
+    help="Start N nodes, a process each, on consecutive ports, with --port 0 on free ones; they leave together. "
+    "--data: the directory above theirs.",
 )
 @click.option(
     "--members",
@@ -191,7 +193,10 @@ def command(
         raise BadUsage(f"the port is a word of its own: {both[1]} {both[2]}")
     first = None if first_ip is None else Address(first_ip, first_port or PORT)
     if servers is not None:
-        return _several(servers, first, local or PORT, data, token_file, log_file)
+        from node.cli.processes import free_ports
+
+        with free_ports(servers if local == 0 else 0) as free:
+            return _several(_ports(servers, local, free, data), first, data, token_file, log_file)
     from node.remote.node import NodeOptions
     from node.trust.keyring import Keyring
 
@@ -221,19 +226,29 @@ def command(
     return code
 
 
+def _ports(count: int, port: int, free: list[int], data: Path | None) -> list[int]:
+    """Those of so many nodes. For port 0 those that nodes had whose data is there, where their ring looks for them, and
+    then free ones. Raises BadUsage."""
+    if port == 0:
+        above = data or default_directory(port)
+        had = sorted(int(each.parent.name) for each in above.glob(f"*/{CONTENT}") if each.parent.name.isdecimal())
+        return list(dict.fromkeys([*had, *free]))[:count]
+    if port + count - 1 > 65535:
+        raise BadUsage(f"{count} ports from {port} on go beyond 65535: begin lower with --port")
+    return list(range(port, port + count))
+
+
 def _several(
-    count: int, first: Address | None, port: int, data: Path | None, token_file: Path | None, log_file: Path | None
+    ports: list[int], first: Address | None, data: Path | None, token_file: Path | None, log_file: Path | None
 ) -> int:
     """Many nodes, each started with the words of this command but where it listens, what it joins and where it is."""
     from node.cli.processes import Servers
     from node.trust.keyring import Keyring
 
-    if port and port + count - 1 > 65535:
-        raise BadUsage(f"{count} ports from {port} on go beyond 65535: begin lower with --port")
     context = click.get_current_context()
     if context.params["identifier"] is not None:
         raise BadUsage("--id is of one node: leave it out with --servers")
-    directories = [data / str(port + n) if data is not None else default_directory(port + n) for n in range(count)]
+    directories = [data / str(port) if data is not None else default_directory(port) for port in ports]
     token = context.params["token"]
     if token_file is not None:
         token = None if Keyring(directories[0]).exists else read_token(token_file)
@@ -247,13 +262,13 @@ def _several(
             shared += [option.opts[0]] if value is True else [option.opts[0], str(value)]
 
     def words_of(number: int, first: Address | None) -> list[str]:
-        own = str(port + number)
+        own = str(ports[number])
         there = [first.host, str(first.port), own] if first else ["--port", own]
         log = log_file and log_file.with_name(f"{log_file.stem}-{own}{log_file.suffix}")
         return [*there, "--data", str(directories[number]), *shared, *(["--log-file", str(log)] if log else [])]
 
     listen = context.params["listen"]
-    here = Address(listen if listen not in (None, "0.0.0.0", "::") else "127.0.0.1", port)
+    here = Address(listen if listen not in (None, "0.0.0.0", "::") else "127.0.0.1", ports[0])
     code: int = run_loop(lambda: stay(Servers(words_of, directories, first, here)))
     return code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 
 from node.cli.ring import COMMANDS, group
 from tests.ports import free_ports
-from tests.ring.nodes import ROOT, RingOfProcesses, eventually
+from tests.ring.nodes import PATIENCE, ROOT, RingOfProcesses, eventually
 
 Answer = tuple[int, str, str]
 
@@ -236,6 +237,23 @@ def test_several_servers_come_back_together_with_their_keys(tmp_path: Path, numb
             servers.kill()
             servers.wait()
         eventually(lambda: ring_at(node, "get", "k")[0] == 1, what="no node any more")
+
+
+def test_several_servers_on_free_ports_come_back_to_the_same(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "server.py", "--servers", "3", "--port", "0", "--data", "data"]
+    ports: list[set[int]] = []
+    for _ in range(2):
+        servers = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+        try:
+            assert servers.stdout is not None
+            ports.append({int(re.split(r"[: ]", servers.stdout.readline())[2]) for _ in range(3)})
+            servers.terminate()
+            assert servers.wait(PATIENCE) == 0
+        finally:
+            servers.kill()
+            servers.wait()
+    assert len(ports[0]) == 3 and not ports[0] & set(range(18861, 18861 + 3))
+    assert ports[0] == ports[1] == {int(each.name) for each in (tmp_path / "data").iterdir()}
 
 
 def test_a_local_ring_that_stays(tmp_path: Path) -> None:
