@@ -14,6 +14,7 @@ from node.codec import Address, parse_address
 from node.errors import BadUsage, OutcomeUnknown, RingError
 from node.identifiers import Identifier
 
+# See "Errors" in docs/operations.md.
 FAILED, USAGE, ABSENT, UNKNOWN, INTERRUPTED, TERMINATED = 1, 2, 3, 4, 130, 143
 
 
@@ -90,6 +91,9 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
     except BrokenPipeError:  # whoever read our output has enough
         return _silenced()
     except (OSError, UnicodeEncodeError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            print(f"{name}: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
+            return USAGE
         print(f"{name}: {error.strerror if isinstance(error, OSError) else error}", file=sys.stderr)
         return _silenced()
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """What all commands that use a ring have in common: which ring, how long to wait, JSON or text, how to end.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 there is no such key, file or node; 4 it may or may not be done; 130
-interrupted (Ctrl-C); 143 told to end (SIGTERM).
+Exit codes: 0 done; 1 failed; 2 what was typed is wrong, or a file here; 3 there is no such key, file or node; 4 it may
+or may not be done; 130 interrupted (Ctrl-C); 143 told to end (SIGTERM).
 """
 
 from __future__ import annotations

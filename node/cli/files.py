@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from node.cli.arguments import ABSENT, FAILED
+from node.cli.arguments import ABSENT, FAILED, USAGE
 from node.cli.client import on_ring, ring_command
 from node.cli.output import Progress, complain, print_json, print_table
 from node.codec import Address
@@ -34,8 +34,11 @@ def on_files(
     timeout: float,
     work: Callable[[AsyncRing], Awaitable[int | None]],
     interrupted: Callable[[], str] = str,
+    *,
+    stream: bool = False,
 ) -> int:
-    """As `on_ring`, with what goes wrong with names and paths in a line. `interrupted`: how to go on, said if it is."""
+    """As `on_ring`, with what goes wrong with names and paths in a line. `interrupted`: how to go on, said if it is.
+    `stream`: there is no path, but standard input or output."""
 
     async def watched(ring: AsyncRing) -> int | None:
         try:
@@ -48,7 +51,7 @@ def on_files(
         except OSError as error:
             where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
             complain(f"ring file {command}: {where}{error.strerror or error}")
-            return FAILED
+            return FAILED if stream else USAGE
         except asyncio.CancelledError:
             if how := interrupted():
                 complain(f"ring file {command}: interrupted: {how}")
@@ -90,7 +93,7 @@ def put(path: Path, name: str | None, whole: bool, nodes: tuple[Address, ...], t
             print(f"stored {called!r}: {info.size:,} bytes in {info.blocks:,} blocks, {sent:,} of them sent")
 
     how = f"{called!r} is as it was before, or all new; the same command again sends only what is missing"
-    return on_files("put", nodes, timeout, work, lambda: how)
+    return on_files("put", nodes, timeout, work, lambda: how, stream=is_stream)
 
 
 @ring_command()
@@ -121,7 +124,7 @@ def get(name: str, path: Path | None, resume: bool, nodes: tuple[Address, ...], 
         part = to.with_name(to.name + ".part")
         return f"what came is in {part}; with --resume it goes on behind that" if part.exists() else ""
 
-    return on_files("get", nodes, timeout, work, how)
+    return on_files("get", nodes, timeout, work, how, stream=is_stream)
 
 
 @ring_command()

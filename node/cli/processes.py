@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from node.cli.arguments import USAGE
 from node.codec import Address
-from node.errors import RingError, Unavailable
+from node.errors import BadUsage, RingError, Unavailable
 from node.settings import Settings
 from node.store.directory import CONTENT
 from node.trust.keyring import Keyring
@@ -24,6 +25,7 @@ from node.trust.keyring import Keyring
 ROOT = Path(__file__).resolve().parents[2]
 START = 30.0
 """Seconds a process has to become ready."""
+SCRIPT = "server.py"
 READY = re.compile(r"^ready (\S+):(\d+) id=[0-9a-f]{40}$")
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
@@ -54,7 +56,7 @@ def bound_to(parent: int, number: int) -> Callable[[], None]:
 def start_detached(words: Sequence[str], log: Path) -> tuple[int, str]:
     """A node that goes on when this command ends; its pid and its ready line. What it says goes to the log.
 
-    Raises Unavailable, with what it said, if it does not become ready.
+    Raises Unavailable or BadUsage, with what it said, if it does not become ready.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -78,7 +80,8 @@ def start_detached(words: Sequence[str], log: Path) -> tuple[int, str]:
             if ready is not None:
                 return process.pid, ready
             if ended:
-                raise Unavailable(lines[-1] if lines else f"the node ended with code {process.returncode}: see {log}")
+                why = lines[-1].removeprefix(f"{SCRIPT}: ") if lines else f"the node said nothing: see {log}"
+                raise BadUsage(why) if process.returncode == USAGE else Unavailable(why)
             time.sleep(0.02)
     except BaseException:
         process.kill()
@@ -120,8 +123,8 @@ class Servers:
         """They are to end as they are, for a ring of which all nodes are to rest."""
 
     async def run(self) -> int:
-        """Start them, print each one's line, stay until all have ended; the exit code. Raises Unavailable if one of
-        them does not start.
+        """Start them, print each one's line, stay until all have ended; the exit code. Raises Unavailable or
+        BadUsage if one of them does not start.
 
         Those that come back may wait for each other. Newcomers come after the first one, which lets them in.
         """
@@ -166,7 +169,8 @@ class Servers:
         line = (await process.stdout.readline()).decode().strip()
         address = ready_at(line)
         if address is None:
-            raise Unavailable(f"server {number + 1} of {self._count} did not start: its complaint is above")
+            said = f"server {number + 1} of {self._count} did not start: its complaint is above"
+            raise BadUsage(said) if await process.wait() == USAGE else Unavailable(said)
         print(line, flush=True)
         return address
 

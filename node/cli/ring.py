@@ -73,7 +73,8 @@ def group() -> None:
     Start with `ring local` in one terminal and `ring put city Lisbon --node HOST:PORT` in another, with the address it
     printed; or with `ring serve` here, which listens where all commands look.
 
-    Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such key; 4 it may or may not be done; 130 Ctrl-C; 143 SIGTERM.
+    Exit codes: 0 done; 1 failed; 2 what was typed is wrong, or a file here; 3 no such key, file or node; 4 it may or
+    may not be done; 130 Ctrl-C; 143 SIGTERM.
     """
 
 

@@ -136,7 +136,7 @@ class Shell:
 
     def _set_node(self, words: list[str]) -> int:
         from node.codec import parse_address
-        from node.errors import RingError
+        from node.errors import BadUsage, RingError
 
         if len(words) != 1:
             complain("setnode takes the number of a node, as overlay shows it, or HOST:PORT")
@@ -148,7 +148,7 @@ class Shell:
             infos = self._overlay()
         except RingError as error:
             complain(str(error))
-            return FAILED
+            return USAGE if isinstance(error, BadUsage) else FAILED
         if int(words[0]) >= len(infos):
             complain(f"no node {words[0]}: they are numbered 0 to {len(infos) - 1}")
             return ABSENT

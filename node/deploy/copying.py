@@ -6,7 +6,7 @@ from pathlib import Path
 
 from node.deploy.fleet import Fleet, Outcome
 from node.deploy.running import Seen
-from node.deploy.ssh import RemoteHost
+from node.deploy.ssh import HostFailed, RemoteHost
 from node.errors import BadUsage
 
 PATIENCE = 24 * 3600.0
@@ -46,8 +46,8 @@ def restore(fleet: Fleet, file: Path) -> list[Outcome]:
 
 
 def _serving(fleet: Fleet) -> str:
-    """A host whose node serves, the first one if it does. Raises BadUsage if there is none."""
+    """A host whose node serves, the first one if it does. Raises HostFailed if there is none."""
     for name, said in Seen(fleet).hosts.items():
         if said["members"]:
             return name
-    raise BadUsage("no node serves: fab run_server run_servers")
+    raise HostFailed("no node serves: fab run_server run_servers")

@@ -11,7 +11,7 @@ import fabric.executor  # type: ignore[import-untyped]
 from invoke.exceptions import Exit
 
 from node.deploy.fleet import HostsFailed
-from node.errors import RingError
+from node.errors import BadUsage, RingError
 
 
 class Executor(fabric.executor.Executor):  # type: ignore[misc]
@@ -34,6 +34,6 @@ class Executor(fabric.executor.Executor):  # type: ignore[misc]
                 self.config.failed_hosts |= failure.hosts
                 code = code or failure.code
             except RingError as error:
-                raise Exit(f"fab: {error}", code=2) from None
+                raise Exit(f"fab: {error}", code=2 if isinstance(error, BadUsage) else 1) from None
         if code:
             raise Exit(code=code)

@@ -10,6 +10,7 @@ from pathlib import Path
 from node.deploy.fleet import Fleet, HostsFailed, Outcome, print_table
 from node.deploy.running import Seen
 from node.deploy.ssh import HostFailed, RemoteHost, Request
+from node.errors import BadUsage
 
 AGENT = "node.deploy.host.agent"
 
@@ -98,7 +99,9 @@ def show_logs(fleet: Fleet, lines: int, *, follow: bool) -> list[Outcome]:
 
 def run_special(fleet: Fleet, file: Path) -> None:
     """Do what an input file says, on the first host against the ring, and print what it says. Raises HostsFailed with
-    the exit code."""
+    the exit code, BadUsage if there is no such file."""
+    if not file.is_file():
+        raise BadUsage(f"there is no file {file}: name one with --file")
     first = fleet.inventory.first
 
     def on(host: RemoteHost) -> str:

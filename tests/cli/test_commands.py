@@ -123,6 +123,29 @@ def test_a_mistake_is_one_clear_line(node: str, words: list[str], code: int, say
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["load", "/nowhere/f"], 2),
+        (["file", "put", "/nowhere/f"], 2),
+        (["dump", "--out", "/nowhere/f"], 2),
+        (["put-many", "k=v", "--node", "a:b:c"], 2),
+        (["add-server", "18861", "--data", "/proc/none/f"], 2),
+        (["add-server", "PORT", "--data", "DATA"], 2),
+        (["serve", "--port", "PORT", "--data", "DATA"], 2),
+        (["serve", "--servers", "2", "--port", "PORT", "--data", "DATA"], 2),
+        (["login", "--token-file", "/nowhere/f"], 2),
+    ],
+)
+def test_the_same_mistake_has_the_same_code_in_every_command(
+    node: str, tmp_path: Path, words: list[str], code: int
+) -> None:
+    places = {"PORT": node.rpartition(":")[2], "DATA": str(tmp_path / "data")}
+    ended, out, err = ring_at(node, *(places.get(word, word) for word in words))
+    assert (ended, out) == (code, "")
+    assert any(place in err for place in ("/nowhere/f", "/proc/none", "a:b:c", node)), err
+
+
 def test_every_command_has_help_that_says_what_it_does(node: str) -> None:
     code, listed, _ = ring_at(node, "--help")
     assert code == 0
@@ -279,6 +302,7 @@ def test_the_shell_from_a_pipe(node: str) -> None:
     assert "'frob'" in err
     assert json.loads(out.splitlines()[1])["keys"] > 0
     assert ring_at(node, "get", "x")[0] == 3
+    assert ring_at(node, "shell", stdin="setnode a:b:c\n")[0] == ring_at(node, "count", "--node", "a:b:c")[0] == 2
 
 
 def test_the_shell_on_a_terminal(node: str, tmp_path: Path) -> None:

@@ -537,10 +537,10 @@ def test_commands_say_what_is_wrong_in_one_line(node: Address, tmp_path: Path) -
     for words in (("get", "nothing", tmp_path / "x"), ("stat", "nothing"), ("rm", "nothing")):
         out, err = ring_file(node, *words, code=3)
         assert (out, err) == (b"", f"ring file {words[0]}: {missing}\n")
-    assert ring_file(node, "put", tmp_path / "absent", code=1)[1].endswith("absent: No such file or directory\n")
+    assert ring_file(node, "put", tmp_path / "absent", code=2)[1].endswith("absent: No such file or directory\n")
     assert "give NAME" in ring_file(node, "put", "-", code=2)[1]
     ring_file(node, "put", "-", "somewhere/", given=b"x")
-    assert ring_file(node, "get", "somewhere/", tmp_path / "no" / "x", code=1)[1].count("\n") == 1
+    assert ring_file(node, "get", "somewhere/", tmp_path / "no" / "x", code=2)[1].count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
