@@ -38,6 +38,7 @@ COMMANDS = {
     "dump": ("node.cli.bulk.dump:command", "Write all keys and values to a file."),
     "local": ("node.cli.local:command", "Run a ring of several nodes on this machine until Ctrl-C."),
     "login": ("node.cli.trust:login", "Let this user into a ring with certificates."),
+    "logout": ("node.cli.trust:logout", "Remove what login got."),
     "token": ("node.cli.trust:token", "Print what lets another machine or user into the ring."),
     "revoke": ("node.cli.trust:revoke", "Trust a host or a client no more."),
     "certify": ("node.cli.trust:certify", "Give a node of an open ring at rest certificates."),

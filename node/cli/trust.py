@@ -1,4 +1,4 @@
-"""`ring login`, and for who operates a host of the ring: `ring token`, `ring revoke`, `ring rotate-tokens`.
+"""`ring login`, `logout`, and for who operates a host of the ring: `ring token`, `revoke`, `rotate-tokens`, `certify`.
 
 The operator's commands act with the certificate of a node of this host, through that node.
 """
@@ -49,6 +49,20 @@ def login(token: str | None, token_file: Path | None, node: Address | None) -> i
     address = node or Address("localhost", PORT)
     path = run_loop(lambda: credentials.login(bearing, address, Settings()))
     print(f"welcome to the ring of {address}: your certificate is in {path}")
+    return 0
+
+
+@click.command()
+def logout() -> int:
+    """Remove the certificate that `ring login` got.
+
+    Whoever has a copy of it is let in until it ends, within 30 days, or until `ring revoke` on a host of the ring.
+    """
+    from node.client import credentials
+
+    path, address = credentials.logout()
+    ring = f"the ring of {address}" if address else "a ring, of which one cannot tell which it was"
+    print(f"logged out of {ring}: {path} is removed")
     return 0
 
 

@@ -51,6 +51,23 @@ async def login(token: Token, address: Address, settings: Settings, path: Path |
     return path
 
 
+def logout(path: Path | None = None) -> tuple[Path, Address | None]:
+    """Remove what `login` wrote: the file, and the node it came from, if that can be read. Raises BadUsage if there is
+    none."""
+    path = path or default_path()
+    try:
+        address = read(path)[1]
+    except BadUsage:
+        address = None
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        raise BadUsage(f"nobody is logged in: there is no {path}") from None
+    except OSError as error:
+        raise BadUsage(f"cannot remove {path}: {error.strerror}") from None
+    return path, address
+
+
 async def tls(settings: Settings, nodes: Iterable[Address], path: Path | None = None) -> ssl.SSLContext | None:
     """For `connect(..., tls=...)` with these nodes; None if they are to be spoken to without certificates.
 

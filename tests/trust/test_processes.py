@@ -181,6 +181,21 @@ def test_operators_commands(ring: SecureRing, monkeypatch: pytest.MonkeyPatch) -
     ring.agreed(2)
 
 
+def test_who_logs_out_has_no_certificate_any_more(ring: SecureRing) -> None:
+    first = ring.first()
+    file = ring.directory / "config" / "rpychord" / "credentials.toml"
+    ring.ring(*ring.ring("token", "--client", "--data", first.directory).split()[1:])
+    at = ("get", "k", "--node", f"127.0.0.1:{first.port}")
+    assert "there is no key" in ring.ring(*at)
+    assert ring.ring("logout") == f"logged out of the ring of 127.0.0.1:{first.port}: {file} is removed"
+    assert not file.exists()
+    assert "certificates" in ring.ring(*at)
+    done = ring.typed("-m", "node.cli.ring", "logout")
+    assert (done.returncode, done.stderr) == (2, f"ring: nobody is logged in: there is no {file}\n")
+    file.write_text("damaged")
+    assert "one cannot tell" in ring.ring("logout") and not file.exists()
+
+
 def test_an_open_ring_does_not_get_certificates_by_mistake(ring: SecureRing) -> None:
     node = NodeProcess(ring.directory / "node0")
     ring.nodes.append(node)
