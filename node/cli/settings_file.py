@@ -98,9 +98,9 @@ def read(path: Path, *, needed: bool) -> SettingsFile:
         return toml.parsed(text, str(path), SettingsFile)
     except BadUsage as error:
         for field in fields(Settings):
-            if f"settings: object contains unknown field {field.name}" in str(error):
+            if f" settings.{field.name}: there is no such entry" in str(error):
                 raise BadUsage(
-                    f"{path}: settings: {field.name} is of the whole ring or of a node's life: it comes with --profile"
+                    f"{path}: settings.{field.name} is of the whole ring or of a node's life: it comes with --profile"
                 ) from None
         raise
 
