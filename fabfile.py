@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from fabric import task
+from invoke.exceptions import Exit
 
 from node.deploy import copying, inventory
 from node.deploy.fleet import Fleet, fail_for, report, show
@@ -23,6 +24,21 @@ TREE = Path(__file__).resolve().parent
 def fleet(c):
     """The hosts that a task of this line is for."""
     return Fleet(inventory.read(TREE), c.config, c.config.named_hosts, c.config.failed_hosts)
+
+
+def number(option, text, least):
+    """What an option of a task says; Fabric would end in a traceback."""
+    if not text.isdecimal() or int(text) < least:
+        raise BadUsage(f"--{option} {text}: expected a whole number >= {least}")
+    return int(text)
+
+
+def agreed(question):
+    """Whether a person said yes."""
+    try:
+        return input(question) == "yes"
+    except EOFError:
+        return False
 
 
 @task(help={"offline": "do not look for a package index on the hosts, send wheels from here"})
@@ -44,9 +60,9 @@ def run_servers(c):
 
 
 @task(help={"patience": "seconds until a node that does not end is killed"})
-def stop_servers(c, patience=75):
+def stop_servers(c, patience="75"):
     """End every node; the data stays. With -H those hand over to the others and leave."""
-    report("stop", stop(fleet(c), patience))
+    report("stop", stop(fleet(c), number("patience", patience, least=0)))
 
 
 @task
@@ -80,9 +96,9 @@ def status(c):
 
 
 @task(help={"lines": "how many of the last lines", "follow": "go on until Ctrl-C"})
-def logs(c, lines=20, follow=False):
+def logs(c, lines="20", follow=False):
     """Show the last lines of each node's log."""
-    report("logs", show_logs(fleet(c), lines, follow=follow))
+    report("logs", show_logs(fleet(c), number("lines", lines, least=1), follow=follow))
 
 
 @task
@@ -109,6 +125,6 @@ def destroy(c, yes=False):
     hosts = fleet(c)
     if not yes and not sys.stdin.isatty():
         raise BadUsage("destroy removes all data: say --yes")
-    if not yes and input(f"Remove the ring and all its data on {', '.join(hosts.hosts)}? Type yes: ") != "yes":
-        raise BadUsage("nothing was removed")
+    if not yes and not agreed(f"Remove the ring and all its data on {', '.join(hosts.hosts)}? Type yes: "):
+        raise Exit("nothing was removed", code=1)
     report("destroy", remove(hosts))

@@ -24,7 +24,7 @@ class Executor(fabric.executor.Executor):  # type: ignore[misc]
     def execute(self, *tasks: Any) -> Any:
         """Run the tasks of a line. Exits with the code of the first that failed, when all are done."""
         named = self.core[0].args.hosts.value
-        self.config.named_hosts = tuple(named.split(",")) if named else ()
+        self.config.named_hosts = tuple(host for host in (named or "").split(",") if host)
         self.config.failed_hosts = frozenset()
         code = 0
         for each in [[task] for task in tasks] or [[]]:

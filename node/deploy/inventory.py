@@ -19,7 +19,7 @@ FILE = "hosts.toml"
 VARIABLE = "RPYCHORD_HOSTS"
 
 Text = Annotated[str, Meta(min_length=1)]
-Host = Annotated[str, Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z._:-]*$")]
+Host = Annotated[str, Meta(pattern=r"^([0-9A-Za-z][0-9A-Za-z._-]*|[0-9A-Fa-f]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*)$")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Directory = Annotated[str, Meta(pattern=r"^(~/|/).*[^/]$")]
 

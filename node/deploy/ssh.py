@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import shlex
 import socket
 from collections.abc import Callable
@@ -34,6 +35,8 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # its threads print tr
 ANSWER = 300.0
 """Seconds a command may take unless it says otherwise."""
 KEEPALIVE = 10
+NO_KEY = re.compile(r"private key file|encountered \w+ key|base64|codec")
+"""What paramiko says of a file that it cannot log in with."""
 Request = dict[str, Any]
 
 
@@ -62,9 +65,12 @@ class RemoteHost:
                 raise BadUsage(f"there is no key {key}: correct ssh.key in the file of hosts")
             arguments |= {"key_filename": [str(key)], "look_for_keys": False}
         self._known_hosts = ssh.known_hosts
-        self._connection = Connection(
-            name, user=ssh.user, port=ssh.port, config=config, connect_timeout=ssh.timeout, connect_kwargs=arguments
-        )
+        try:
+            self._connection = Connection(
+                name, user=ssh.user, port=ssh.port, config=config, connect_timeout=ssh.timeout, connect_kwargs=arguments
+            )
+        except ValueError:
+            raise BadUsage(f"the ssh configuration has a port for {name} that is no number: correct it there") from None
 
     @property
     def where(self) -> Request:
@@ -90,6 +96,8 @@ class RemoteHost:
             except OSError as error:
                 if must:
                     raise HostFailed(f"cannot read {path}: {error.strerror}; correct ssh.known_hosts") from None
+            except (paramiko.hostkeys.InvalidHostKey, UnicodeDecodeError):
+                raise HostFailed(f"{path} has a line that is no key of a host: correct or remove it") from None
         try:
             self._connection.open()
             self._connection.transport.set_keepalive(KEEPALIVE)
@@ -203,12 +211,20 @@ class RemoteHost:
                 return f"{where} does not let us in: check user and key"
             case TimeoutError():
                 return f"{where} does not answer: is the host up?"
-            case paramiko.ssh_exception.NoValidConnectionsError() | socket.gaierror() | ConnectionError():
-                return f"{where} cannot be reached: {getattr(error, 'strerror', None) or error}"
+            case paramiko.ssh_exception.NoValidConnectionsError() | ConnectionError():
+                return f"{where} cannot be reached: is the host up, does sshd run there, is the port right?"
+            case socket.gaierror():
+                return f"there is no host {self._connection.host!r}: check the name"
+            case OSError() if error.filename is not None:
+                return f"cannot read {error.filename}: {error.strerror}; correct ssh.key, or the ssh configuration"
+            case OSError():
+                return f"{where} cannot be reached: {error.strerror or error}; check the address and the network"
             case paramiko.SSHException() if "banner" in str(error):
                 return f"{where} does not speak ssh: is the port right?"
             case paramiko.SSHException() if "No authentication methods" in str(error):
                 return f"{where}: there is no key to log in with: name one in [ssh], or add it to an ssh agent"
+            case paramiko.SSHException() | ValueError() if NO_KEY.search(str(error)):
+                return f"the key for {where} is no private key that can be read: correct ssh.key"
             case paramiko.SSHException() if "not found in known_hosts" in str(error):
                 return f"the key of {where} is in no known_hosts: log in once with ssh, or add it with ssh-keyscan"
         return f"ssh to {where}: {error}"

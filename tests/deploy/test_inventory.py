@@ -43,6 +43,7 @@ def test_what_is_said_there_is_taken() -> None:
         ("", "hosts.toml: first: this entry is needed, and is not there"),
         ("first = 3", "hosts.toml: first: expected text in quotes, not a whole number"),
         ('first = "root@a"', "hosts.toml: first: expected a host name or address, without user or port"),
+        ('first = "a:22"', "hosts.toml: first: expected a host name or address, without user or port"),
         ('first = "a"\nfrist = "b"', "hosts.toml: frist: there is no such entry: is it first?"),
         ('first = "a"\n[ssh]\nprot = 22', "hosts.toml: ssh.prot: there is no such entry: is it port?"),
         ('first = "a"\nothers = ["b", "a"]', "hosts.toml: a stands there twice: name each host once"),

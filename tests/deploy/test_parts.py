@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
+import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from fabric import Config
+from paramiko.ssh_exception import NoValidConnectionsError, SSHException
 
 from node import __version__
 from node.deploy.fleet import AT_ONCE, Fleet, HostsFailed, Outcome, report
@@ -95,6 +99,67 @@ def test_the_summary_has_a_line_for_every_host_and_fails_for_those_that_failed(
         "a          setup  ok      done",
         "long-name  setup  FAILED  no disk",
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "cannot be reached: is the host up, does sshd run there"),
+        (NoValidConnectionsError({("::1", 22): OSError()}), "cannot be reached: is the host up, does sshd run there"),
+        (socket.gaierror(-2, "Name or service not known"), "there is no host 'a': check the name"),
+        (OSError(101, "Network is unreachable"), "cannot be reached: Network is unreachable; check the address"),
+        (PermissionError(13, "Permission denied", "/k"), "cannot read /k: Permission denied; correct ssh.key"),
+        (SSHException("not a valid OPENSSH private key file"), "no private key that can be read: correct ssh.key"),
+        (SSHException("base64 decoding error: Incorrect padding"), "no private key that can be read: correct ssh.key"),
+        (UnicodeDecodeError("utf-8", b"?", 0, 1, "?"), "no private key that can be read: correct ssh.key"),
+    ],
+)
+def test_why_a_host_is_not_reached_is_told_in_words_that_say_what_to_do(error: Exception, said: str) -> None:
+    host = Fleet(parsed('first = "a"', "hosts.toml"), Config()).connection("a")
+    assert said in host._why(error)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("logs --lines x", 2, "fab: --lines x: expected a whole number >= 1"),
+        ("logs --lines 0", 2, "fab: --lines 0: expected a whole number >= 1"),
+        ("stop_servers --patience -1", 2, "fab: --patience -1: expected a whole number >= 0"),
+        ("-H b status", 2, "fab: b: not among the hosts, which are 127.0.0.1"),
+        ("the_special --file nowhere", 2, "fab: there is no file nowhere: name one with --file"),
+        ("restore --file nowhere", 2, "fab: there is no file nowhere: name one that `fab backup` wrote"),
+        ("backup --file new", 1, "fab: no node serves: fab run_server run_servers"),
+        ("-H 127.0.0.1, uptime", 1, "127.0.0.1  uptime  FAILED"),
+    ],
+)
+def test_a_mistake_on_the_line_of_fab_is_told_in_one(tmp_path: Path, words: str, code: int, said: str) -> None:
+    (tmp_path / "hosts.toml").write_text('first = "127.0.0.1"\n[ssh]\nport = 1')
+    done = subprocess.run(
+        [sys.executable, "-m", "fabric", "-r", str(ROOT), *words.split()],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "RPYCHORD_HOSTS": "hosts.toml"},
+        check=False,
+    )
+    assert done.returncode == code and "Traceback" not in done.stderr
+    assert said in (done.stdout + done.stderr).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("config", "Host a\nPort x", "the ssh configuration has a port for a that is no number"),
+        ("known_hosts", "a ssh-rsa AAA", "has a line that is no key of a host: correct or remove it"),
+    ],
+)
+def test_a_damaged_file_of_ssh_is_named(tmp_path: Path, file: str, text: str, said: str) -> None:
+    (tmp_path / file).write_text(text)
+    inventory = parsed(f'first = "a"\n[ssh]\nknown_hosts = "{tmp_path}/known_hosts"', "hosts.toml")
+    with pytest.raises((BadUsage, HostFailed), match=said):
+        fleet = Fleet(inventory, Config(runtime_ssh_path=str(tmp_path / "config") if file == "config" else None))
+        with fleet.connection("a"):
+            pass
 
 
 def test_many_hosts_are_worked_on_at_the_same_time() -> None:
