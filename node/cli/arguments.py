@@ -16,6 +16,8 @@ from node.identifiers import Identifier
 
 # See "Errors" in docs/operations.md.
 FAILED, USAGE, ABSENT, UNKNOWN, INTERRUPTED, TERMINATED = 1, 2, 3, 4, 130, 143
+SCRIPT = object()
+"""Commands one after the other that are read from standard input."""
 
 
 class PortType(click.ParamType[int]):
@@ -64,10 +66,17 @@ class IdType(click.ParamType[Identifier]):
             self.fail(str(error), param, ctx)
 
 
-def run(command: click.Command, name: str, arguments: list[str] | None = None) -> int:
-    """Run a command as a program: errors of ours and of usage in one line, the exit code returned."""
+def check_standard_input() -> None:
+    """Raises BadUsage if it is no command's to read, for others come from it."""
+    if click.get_current_context().find_root().obj is SCRIPT:
+        raise BadUsage("- is standard input, which these commands come from: give the value itself, or a file")
+
+
+def run(command: click.Command, name: str, arguments: list[str] | None = None, of: object = None) -> int:
+    """Run a command as a program, or as one `of` a SCRIPT: errors of ours and of usage in one line, the exit code
+    returned."""
     try:
-        code = command.main(args=arguments, prog_name=name, standalone_mode=False)
+        code = command.main(args=arguments, prog_name=name, standalone_mode=False, obj=of)
         sys.stdout.flush()
     except click.exceptions.Abort:
         return INTERRUPTED

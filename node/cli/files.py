@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from node.cli.arguments import ABSENT, FAILED, USAGE
+from node.cli.arguments import ABSENT, FAILED, USAGE, check_standard_input
 from node.cli.client import on_ring, ring_command
 from node.cli.output import Progress, complain, print_json, print_table
 from node.codec import Address
@@ -74,6 +74,8 @@ def put(path: Path, name: str | None, whole: bool, nodes: tuple[Address, ...], t
     called = name or path.name
     if is_stream and not name:
         raise BadUsage("standard input has no name: give NAME")
+    if is_stream:
+        check_standard_input()
 
     async def work(ring: AsyncRing) -> None:
         total = None if is_stream or not path.is_file() else path.stat().st_size

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from node.cli.arguments import ABSENT
+from node.cli.arguments import ABSENT, check_standard_input
 from node.cli.client import on_ring, ring_command
 from node.cli.output import Progress, complain, print_json, print_value
 from node.codec import Address
@@ -40,6 +40,12 @@ def typed(text: str, kind: str) -> Any:
     return text
 
 
+def _from_standard_input(kind: str) -> Any:
+    check_standard_input()
+    stored = sys.stdin.buffer.read()
+    return stored if kind == "bytes" else typed(stored.decode("utf-8", "surrogateescape"), kind)
+
+
 @ring_command()
 @click.argument("key")
 @click.argument("value")
@@ -58,9 +64,7 @@ def put(
 ) -> int:
     """Store VALUE under KEY. A VALUE of - is read from standard input, byte by byte. One that begins with - comes after
     two of them: ring put -- KEY -5."""
-    stored = sys.stdin.buffer.read() if value == "-" else typed(value, kind)
-    if value == "-" and kind != "bytes":
-        stored = typed(stored.decode("utf-8", "surrogateescape"), kind)
+    stored = _from_standard_input(kind) if value == "-" else typed(value, kind)
 
     async def work(ring: AsyncRing) -> None:
         version = await (ring.put_if(key, stored, None, ttl=ttl) if if_absent else ring.put(key, stored, ttl=ttl))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from node.cli.arguments import ABSENT, FAILED, USAGE, run
+from node.cli.arguments import ABSENT, FAILED, SCRIPT, USAGE, run
 from node.cli.client import RingCommand, ring_command
 from node.cli.output import complain
 from node.cli.places import state_home
@@ -46,10 +46,12 @@ class Shell:
         self._nodes = nodes
         self._timeout = timeout
         self._as_json = as_json
+        self._of: object = None
 
     def follow(self, lines: Iterator[str]) -> int:
         """Do what the lines say; the exit code of the first that failed."""
         failed = 0
+        self._of = SCRIPT
         for line in lines:
             code = self.do(line)
             if code is None:
@@ -121,7 +123,7 @@ class Shell:
             set_here = [f"--timeout={self._timeout}"]
             set_here += [] if any(word.startswith("--node") for word in words) else [f"--node={n}" for n in self._nodes]
             set_here += ["--json"] if self._as_json else []
-        return run(group, "ring", [*path, *set_here, *words])
+        return run(group, "ring", [*path, *set_here, *words], self._of)
 
     def _help(self, words: list[str]) -> int:
         from node.cli.ring import COMMANDS

@@ -355,6 +355,13 @@ def test_standard_input_is_loaded_as_a_file_is(ring: Ring) -> None:
     assert Path("stdin.rejects.jsonl").exists()
 
 
+def test_empty_standard_input_is_said_to_be_empty(ring: Ring) -> None:
+    process = started_process("load", "-")
+    out, err = process.communicate("\n")
+    assert (process.returncode, err) == (0, "ring load: standard input is empty: there is nothing to load\n")
+    assert out.splitlines()[-1].startswith("0 rows stored, 0 rejected")
+
+
 def test_scripts_are_done_and_verified_as_ever(ring: Ring, tmp_path: Path) -> None:
     script = tmp_path / "script.txt"
     script.write_text("put a 1\nget a\nput b 2\ndelete b\n")

@@ -337,6 +337,7 @@ def test_what_the_tags_look_like() -> None:
         ("input.txt", "pt a b\nput c d\n", "script"),
         ("a", "\n  get a\r", "script"),
         ("a", ' {"id": 1}', "jsonl"),
+        ("a", "\n", "jsonl"),
         ("a", "id,name\n", "csv"),
         ("a", "id\tname, given\n", "tsv"),
     ],

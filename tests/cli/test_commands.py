@@ -305,6 +305,16 @@ def test_the_shell_from_a_pipe(node: str) -> None:
     assert ring_at(node, "shell", stdin="setnode a:b:c\n")[0] == ring_at(node, "count", "--node", "a:b:c")[0] == 2
 
 
+@pytest.mark.parametrize("line", ["put stolen -", "put stolen - --as bytes", "load -", "file put - stolen"])
+def test_a_shell_that_reads_from_standard_input_leaves_it_to_nobody(node: str, line: str) -> None:
+    code, out, err = ring_at(
+        node, "shell", stdin=f"{line}\nput kept {len(line)}\nget kept\nget stolen\nfile stat stolen\n"
+    )
+    assert (code, out) == (2, f"{len(line)}\n")
+    assert "standard input, which these commands come from" in err.splitlines()[0]
+    assert len(err.splitlines()) == 3
+
+
 def test_the_shell_on_a_terminal(node: str, tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm", "RPYCHORD_NODE": node}
     environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # pexpect does not say where the cursor is

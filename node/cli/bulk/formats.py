@@ -29,6 +29,8 @@ def format_of(source: Source) -> str:
 
 
 def _by_content(source: Source, ending: str) -> str:
+    if source.is_empty and ending != ".txt":
+        return "jsonl"  # of no rows, as `ring dump` writes what is not there
     lines = [text for line in source.head_text.splitlines() if (text := line.strip()) and text[0] != "#"]
     first = lines[0] if lines else ""
     if first.startswith("{"):

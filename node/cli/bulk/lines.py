@@ -171,6 +171,11 @@ class Source:
         return self.head.decode(self.encoding, "replace")
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it but space."""
+        return not self.head.strip()
+
+    @property
     def size(self) -> int | None:
         """Bytes in all; None if that is not known, or offsets do not count those."""
         status = self.stream.status

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli import load as script
-from node.cli.arguments import FAILED
+from node.cli.arguments import FAILED, check_standard_input
 from node.cli.bulk.batches import ahead, batches
 from node.cli.bulk.formats import FORMATS, format_of
 from node.cli.bulk.ledger import Ledger, Rejects, State, StateFile, Work, to_resume
@@ -81,9 +81,13 @@ def command(
     Scripts: what the lines say is done and verified, as main.py does, see there; of the options --node applies.
     """
     Logs(LogOptions(log_level))
+    if file == STANDARD_INPUT:
+        check_standard_input()
     source = Source(Stream(file), encoding)
     with closing(source.stream):
         kind = format_of(source) if kind == "auto" else kind
+        if source.is_empty and kind in ("jsonl", "script"):
+            complain(f"ring load: {source.name} is empty: there is nothing to load")
         if kind == "script":
             if key or encoding or rejects or resume:
                 raise BadUsage(f"{source.name} is a script, which has no rows: if it is not, say what with --format")
