@@ -81,6 +81,8 @@ def start_detached(words: Sequence[str], log: Path) -> tuple[int, str]:
                 return process.pid, ready
             if ended:
                 why = lines[-1].removeprefix(f"{SCRIPT}: ") if lines else f"the node said nothing: see {log}"
+                if lines and not begins:
+                    log.unlink(missing_ok=True)
                 raise BadUsage(why) if process.returncode == USAGE else Unavailable(why)
             time.sleep(0.02)
     except BaseException:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from node.cli.arguments import AddressType, PortType
+from node.cli.arguments import ABSENT, AddressType, PortType
 from node.cli.client import on_ring, ring_command
-from node.cli.output import print_json
+from node.cli.output import complain, print_json
 from node.cli.serve import default_directory
 from node.codec import PORT, Address
+from node.errors import BadUsage, Unreachable
 
 if TYPE_CHECKING:
     from node.client.ring import AsyncRing
@@ -46,23 +48,50 @@ def add_server(
 @ring_command("rm-server")
 @click.argument("port", type=PortType(), metavar="PORT")
 def rm_server(port: int, nodes: tuple[Address, ...], timeout: float, as_json: bool) -> int:
-    """Have the node on PORT of this machine hand all it holds to others and end."""
-    return _depart(Address("localhost", port), timeout, as_json)
+    """Have the node on PORT of this machine hand all it holds to others and end.
+
+    With --node or $RPYCHORD_NODE it must be one of that ring. For nodes elsewhere: `ring depart HOST:PORT`; `ring
+    overlay` shows them all.
+    """
+
+    async def work(ring: AsyncRing) -> int:
+        there = {Address(ip, at) for ip, at, *_ in await ring.overlay() if at == port}
+        here = sorted(filter(_is_here, there), key=str)
+        if len(here) > 1:
+            raise BadUsage(f"which of {', '.join(map(str, here))}? Say it with ring depart HOST:PORT")
+        if here:
+            await _leave(ring, here[0], as_json)
+            return 0
+        elsewhere = "".join(f"; there is {each}: ring depart {each}" for each in sorted(there, key=str))
+        complain(f"ring rm-server: the ring has no node on port {port} of this machine{elsewhere}")
+        return ABSENT
+
+    return on_ring((*nodes, Address("localhost", port)), timeout, work)
+
+
+def _is_here(node: Address) -> bool:
+    """Whether its address is one of this machine."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in node.host else socket.AF_INET) as probe:
+            probe.bind((node.host, 0))
+    except OSError:
+        return False
+    return True
 
 
 @ring_command()
 @click.argument("node", type=AddressType(), metavar="HOST:PORT")
 def depart(node: Address, nodes: tuple[Address, ...], timeout: float, as_json: bool) -> int:
-    """Have the node at HOST:PORT hand all it holds to others and end."""
-    return _depart(node, timeout, as_json)
+    """Have the node at HOST:PORT hand all it holds to others and end. `ring overlay` shows where nodes listen."""
+    try:
+        return on_ring((node,), timeout, lambda ring: _leave(ring, node, as_json))
+    except Unreachable as error:
+        raise Unreachable(f"{error}; `ring overlay` shows where nodes listen") from None
 
 
-def _depart(node: Address, timeout: float, as_json: bool) -> int:
-    async def work(ring: AsyncRing) -> None:
-        await ring.depart(node)
-        print_json({"left": str(node)}) if as_json else print(f"{node} has left")
-
-    return on_ring((node,), timeout, work)
+async def _leave(ring: AsyncRing, node: Address, as_json: bool) -> None:
+    await ring.depart(node)
+    print_json({"left": str(node)}) if as_json else print(f"{node} has left")
 
 
 @ring_command()

@@ -16,6 +16,7 @@ import pexpect
 import pytest
 from click.testing import CliRunner
 
+from node.cli.arguments import run
 from node.cli.ring import COMMANDS, group
 from tests.ports import free_ports
 from tests.ring.nodes import PATIENCE, ROOT, RingOfProcesses, eventually
@@ -110,7 +111,10 @@ def test_many_and_all(node: str) -> None:
         (["increment", "k", "nan"], 2, "nan"),
         (["range-insert", "-1"], 2, "-1"),
         (["rm-server", "0"], 2, "port"),
-        (["rm-server", "1"], 1, "localhost:1"),
+        (["rm-server", "1"], 3, "the ring has no node on port 1 of this machine"),
+        (["rm-server", "564ffc0f"], 2, "'564ffc0f' is no port"),
+        (["depart", "564ffc0f"], 1, "no host '564ffc0f'"),
+        (["depart", "127.0.0.1:1"], 1, "`ring overlay` shows where nodes listen"),
         (["join", "127.0.0.1:1", "--timeout", "0.5"], 1, "127.0.0.1:1"),
         (["local", "0"], 2, "0"),
         (["frobnicate"], 2, "frobnicate"),
@@ -144,6 +148,23 @@ def test_the_same_mistake_has_the_same_code_in_every_command(
     ended, out, err = ring_at(node, *(places.get(word, word) for word in words))
     assert (ended, out) == (code, "")
     assert any(place in err for place in ("/nowhere/f", "/proc/none", "a:b:c", node)), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_rm_server_takes_a_node_of_this_machine_and_of_this_ring_only(
+    node: str, ring: RingOfProcesses, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ring.node()
+    other = ring.node("--listen", "127.0.0.2", first=first)
+    ended, _, err = ring_at(node, "rm-server", str(other.port))
+    assert (ended, err) == (3, f"ring rm-server: the ring has no node on port {other.port} of this machine\n")
+    at = ["--node", f"127.0.0.1:{first.port}"]
+    with monkeypatch.context() as patched:
+        patched.setattr("node.cli.servers._is_here", lambda each: each.host != "127.0.0.2")
+        assert run(group, "ring", ["rm-server", str(other.port), *at]) == 3
+    assert f"there is 127.0.0.2:{other.port}: ring depart 127.0.0.2:{other.port}" in capsys.readouterr().err
+    assert len(first.members()) == 2
+    assert ring_at(node, "rm-server", str(other.port), *at)[:2] == (0, f"127.0.0.2:{other.port} has left\n")
 
 
 def test_every_command_has_help_that_says_what_it_does(node: str) -> None:
