@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ TOKEN = re.compile(r"ring1\.[\w-]+")
 """Lets a node or a client into a ring."""
 PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL)
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+STANDARD_ERROR = 2
 GONE = frozenset(("SSL connection is closed", "socket.send() raised exception."))
 """What asyncio says where something more is sent to a peer that has gone. Peers go as they like: that is no news."""
 
@@ -99,11 +102,23 @@ class LogFile(RotatingFileHandler):
     def __init__(self, path: Path, size: int = SIZE, files: int = FILES) -> None:
         """Raises BadUsage if it cannot be written."""
         self._fails = self._failed_before = False
+        self._opened: Callable[[int], None] = lambda _: None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             super().__init__(path, maxBytes=size, backupCount=files - 1, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise BadUsage(f"cannot write the log {path}: {error.strerror}") from None
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        self._opened(stream.fileno())
+        return stream
+
+    def tell_opened(self, opened: Callable[[int], None]) -> None:
+        """Call it with the descriptor that the file has now, and with that of each time it is opened anew."""
+        self._opened = opened
+        if self.stream is not None:
+            opened(self.stream.fileno())
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
@@ -178,12 +193,30 @@ class Logs:
         self.options = options
         self.names: Callable[[], Mapping[str, str]] = dict
         """What this process is called, for lines in JSON."""
+        self._crashes = -1
+        """A descriptor of its own for what a crash leaves: that of a log that is rotated soon is another file's."""
         self._hand_over = _HandOver(queue.Queue(WAITING))
         self._hand_over.addFilter(lambda record: record.name != "asyncio" or record.msg not in GONE)
         self._writer = self._begin(options, _place(options))
         root = logging.getLogger()
         root.handlers[:] = [self._hand_over]
         atexit.register(self.close)
+
+    def take_crashes(self) -> None:
+        """From now on a crash, as by a segmentation fault, leaves the stacks of all threads where lines of text go; on
+        standard error if lines are JSON."""
+        self._crashes = os.dup(STANDARD_ERROR)
+        self._aim(self._writer.handlers[0], self.options)
+        faulthandler.enable(self._crashes)
+
+    def _aim(self, place: logging.Handler, options: LogOptions) -> None:
+        def aim(descriptor: int) -> None:
+            os.dup2(descriptor, self._crashes, inheritable=False)
+
+        if self._crashes >= 0:
+            aim(STANDARD_ERROR)
+            if isinstance(place, LogFile) and options.format == "text":
+                place.tell_opened(aim)
 
     def change(self, options: LogOptions) -> None:
         """Log otherwise from now on; blocks until what was logged before is written. Raises BadUsage; then nothing is
@@ -202,6 +235,7 @@ class Logs:
     def _begin(self, options: LogOptions, place: logging.Handler) -> _Writer:
         self._hand_over.setFormatter(Lines(options.format, lambda: self.names()))
         logging.getLogger().setLevel(options.level.upper())
+        self._aim(place, options)
         writer = _Writer(self._hand_over.queue, place)
         writer.start()
         return writer

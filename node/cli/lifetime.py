@@ -40,6 +40,7 @@ async def serve(options: NodeOptions, configuration: Configuration) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_unhandled)
     logs = Logs(configuration.logging)
+    logs.take_crashes()
     try:
         return await _serve(options, configuration, logs)
     except Exception as error:

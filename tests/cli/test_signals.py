@@ -33,6 +33,23 @@ def test_a_second_signal_does_not_wait_for_the_hand_over(ring: RingOfProcesses, 
     assert leaver.process.wait(PATIENCE) == 128 + number
 
 
+@pytest.mark.parametrize("words", [(), ("--log-file", "LOG"), ("--log-file", "LOG", "--log-format", "json")])
+def test_a_crash_leaves_the_stacks_in_the_log(ring: RingOfProcesses, tmp_path: Path, words: tuple[str, ...]) -> None:
+    log = tmp_path / "a.log"
+    node = ring.node(*(word.replace("LOG", str(log)) for word in words))
+    assert node.process is not None
+    if words:
+        log.rename(tmp_path / "before.log")
+        node.signal(signal.SIGHUP)
+        eventually(lambda: "settings-read" in log.read_text())
+    node.signal(signal.SIGSEGV)
+    assert node.process.wait(PATIENCE) == -signal.SIGSEGV
+    errors = node.directory.with_suffix(".log")
+    told, other = (log, errors) if len(words) == 2 else (errors, log)
+    assert "Segmentation fault" in told.read_text() and "server.py" in told.read_text()
+    assert not other.exists() or "Segmentation fault" not in other.read_text()
+
+
 def test_a_ring_that_rested_has_all_its_replicas_though_one_node_does_not_come_back(ring: RingOfProcesses) -> None:
     nodes = ring.of(4)
     with nodes[0].connection() as root:
