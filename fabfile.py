@@ -126,5 +126,5 @@ def destroy(c, yes=False):
     if not yes and not sys.stdin.isatty():
         raise BadUsage("destroy removes all data: say --yes")
     if not yes and not agreed(f"Remove the ring and all its data on {', '.join(hosts.hosts)}? Type yes: "):
-        raise Exit("nothing was removed", code=1)
+        raise Exit("fab: nothing was removed", code=1)
     report("destroy", remove(hosts))

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
+import pexpect
 import pytest
 from fabric import Config
 from paramiko.ssh_exception import NoValidConnectionsError, SSHException
@@ -144,6 +145,20 @@ def test_a_mistake_on_the_line_of_fab_is_told_in_one(tmp_path: Path, words: str,
     )
     assert done.returncode == code and "Traceback" not in done.stderr
     assert said in (done.stdout + done.stderr).splitlines()[-1]
+
+
+@pytest.mark.parametrize("answer", ["no\n", "\x04"])
+def test_who_does_not_say_yes_keeps_everything(tmp_path: Path, answer: str) -> None:
+    (tmp_path / "hosts.toml").write_text('first = "127.0.0.1"')
+    environment = {**os.environ, "RPYCHORD_HOSTS": "hosts.toml"}
+    words = ["-m", "fabric", "-r", str(ROOT), "destroy"]
+    fab = pexpect.spawn(sys.executable, words, cwd=tmp_path, env=environment, timeout=30, encoding="utf-8")
+    fab.expect_exact("Type yes: ")
+    fab.send(answer)
+    fab.expect_exact("fab: nothing was removed")
+    fab.expect(pexpect.EOF)
+    fab.close()
+    assert fab.exitstatus == 1
 
 
 @pytest.mark.parametrize(
