@@ -36,6 +36,9 @@ if TYPE_CHECKING:  # imported when it is used
 LEAVE = 30.0
 TIMEOUT = 10.0
 """Seconds an operation takes at most, retries included, unless said otherwise."""
+WATCHES = 128
+"""Watches that share connections: what they ask waits at the nodes until there is something to tell, and of each
+connection a node works on `max_in_flight` questions at a time."""
 Key = str | bytes | int
 """`1` and `"1"` are one key."""
 K = TypeVar("K", str, bytes, int)
@@ -73,6 +76,7 @@ class AsyncRing:
         self._pool = pool
         self._settings = settings
         self._lines = lines
+        self._watching: list[tuple[Pool, list[Watch]]] = [(pool, [])]
 
     @classmethod
     async def connect(cls, *nodes: str | Address, timeout: float = TIMEOUT, profile: str = "local") -> AsyncRing:
@@ -116,7 +120,8 @@ class AsyncRing:
         self._operations = _CLOSED
         if self._lines is not None:
             self._lines.close()
-        await self._pool.close()
+        for pool, _ in self._watching:
+            await pool.close()
 
     @property
     def may_begin_on_threads(self) -> bool:
@@ -222,8 +227,24 @@ class AsyncRing:
                 "watching needs a ring with --consistency chain: in an eventual one there is no order to tell"
             )
         name = key_of(key, self._settings)
-        watch = Watch(name, not prefix, self._atlas, self._operations, self._pool, self._settings)
-        return await watch.start()
+        pool, watches = self._room_for_a_watch()
+        watch = Watch(name, not prefix, self._atlas, self._operations, pool, self._settings)
+        watches.append(watch)
+        try:
+            return await watch.start()
+        except BaseException:
+            watches.remove(watch)
+            raise
+
+    def _room_for_a_watch(self) -> tuple[Pool, list[Watch]]:
+        """Connections that few enough watches share, and which these are."""
+        for pool, watches in self._watching:
+            if len(watches) >= WATCHES:
+                watches[:] = [watch for watch in watches if not watch.ended]
+            if len(watches) < WATCHES:
+                return pool, watches
+        self._watching.append((self._pool.another(), []))
+        return self._watching[-1]
 
     async def count(self) -> int:
         """How many keys the ring holds. Those that files are made of count too, and the few of the ring itself: nodes

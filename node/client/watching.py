@@ -79,6 +79,11 @@ class Watch:
         self._task.add_done_callback(lambda _: self._news.set())
         return self
 
+    @property
+    def ended(self) -> bool:
+        """Whether it hears nothing any more."""
+        return self._task is not None and self._task.done()
+
     def close(self) -> None:
         """Hear no more."""
         if self._task is not None:

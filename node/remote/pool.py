@@ -186,6 +186,10 @@ class Pool:
         self._tls = tls
         self._gate = gate
 
+    def another(self) -> Pool:
+        """One more for the same client, with connections of its own."""
+        return Pool(self._settings, self._random, tls=self._tls)
+
     def end_those(self, whom: Callable[[Party], str]) -> None:
         """End all connections with peers of whom there is a reason to say so."""
         for peer in self._peers.values():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from node import Ring
+from node import AsyncRing, Ring
 from node.client.watching import Event, Watch
 from node.errors import BadUsage
 from node.settings import Settings
@@ -64,6 +65,30 @@ def test_an_answer_that_takes_no_more_is_followed_by_another(ring: Ring) -> None
         for n in range(6):
             ring[f"large {n}"] = bytes(3_000_000)
         eventually(lambda: len(heard.events) == 6)
+
+
+def test_many_watches_keep_nothing_else_waiting(chains: RingOfProcesses) -> None:
+    """More than a node works on for one connection."""
+
+    async def scenario() -> None:
+        node = chains.nodes[0]
+        async with await AsyncRing.connect(f"{node.host}:{node.port}") as ring:
+            watches = await asyncio.gather(*(ring.watch("quiet") for _ in range(SETTINGS.max_in_flight + 500)))
+            await asyncio.sleep(1)
+            for n in range(3):
+                began = time.monotonic()
+                pairs = {f"key {m}": n for m in range(30)}
+                await ring.put_many(pairs)
+                assert await ring.get_many(pairs) == pairs
+                assert time.monotonic() - began < SETTINGS.probe
+            await ring.put("quiet", "no more")
+            heard = await asyncio.gather(*(watch.__anext__() for watch in watches))
+            assert {event.value for event in heard} == {"no more"}
+            for watch in watches:
+                watch.close()
+            assert await ring.delete_many([*pairs, "quiet"]) == 31
+
+    asyncio.run(scenario())
 
 
 def test_what_a_callback_raises_comes_out_of_close(ring: Ring) -> None:
