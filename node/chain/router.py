@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from node.batches import all_of, portions, side_by_side
 from node.chain.gathering import Gathering, Named
 from node.chain.messages import COUNT, READ, SCAN, WRITE, Edit, Operation, Read, Write, Written
+from node.chain.patience import Patience
 from node.chain.ring_map import Entry, Life, RingMap
 from node.codec import unpack_each
 from node.data import Scan, Scanned, Stored, Version
@@ -337,7 +338,9 @@ class Router:
         life = errand.whom(ring.holding(named[0][0]))
         question = errand.question(named, more)
         if life == self._life and errand.here is not None:
-            return await errand.here(question)
+            silence = "this node does not get it done: its disk is slow"
+            async with Patience(max(left, 0.001), (OutcomeUnknown if errand.writes else NotServing)(silence)):
+                return await errand.here(question)
         resident = ring.resident(life)
         if resident is None:
             raise NotServing("the ring map is changing: try again")

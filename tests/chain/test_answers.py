@@ -9,6 +9,7 @@ import pytest
 from node.errors import NotServing, OutcomeUnknown, RingError, Unavailable
 from node.identifiers import Identifier, name_of
 from node.simulation.loop import run
+from node.store.interface import Batch
 from tests.chain.rig import ChainRing
 from tests.simulation.rings import until
 
@@ -77,6 +78,29 @@ def test_reads_go_on_where_the_disk_is_full_when_the_map_changes_elsewhere() -> 
             assert await client.host.run(client.router.get(KEYS[0])) is not None
             await asyncio.sleep(ring.settings.lease)
         assert ring.map.holding(name_of(KEYS[0])) == entry, "nothing has changed for this arc"
+
+    run(scenario())
+
+
+def test_a_write_through_the_head_has_no_more_time_than_any_other_when_its_disk_stalls() -> None:
+    async def scenario() -> None:
+        ring = await settled(3)
+        entry = ring.map.holding(name_of(KEYS[0]))
+        head = next(host for host in ring.world.hosts if ring.lives.get(host.address) == entry.head)
+        replica = ring.space(head).held.of(entry.arc)
+        assert replica is not None
+        commit = replica.store.commit
+
+        async def stalled(batch: Batch) -> None:
+            await asyncio.sleep(30)
+            await commit(batch)
+
+        replica.store.commit = stalled  # type: ignore[method-assign, assignment]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(OutcomeUnknown):
+            await head.run(ring.space(head).operations.put(KEYS[0], b"w"))
+        assert loop.time() - began < ring.settings.operation + 1
 
     run(scenario())
 
