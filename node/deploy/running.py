@@ -128,9 +128,10 @@ def stop(fleet: Fleet, patience: float = STOP) -> list[Outcome]:
     return fleet.each(lambda host: stop_one(host, leave=leave, patience=patience))
 
 
-def stop_one(host: RemoteHost, *, leave: bool, patience: float = STOP) -> str:
-    """End the node of a host; it is killed if it has not ended in time."""
-    answer = host.agent("stop", {"patience": patience, "leave": leave}, patience + REPLY)
+def stop_one(host: RemoteHost, *, leave: bool, patience: float = STOP, renew: bool = False) -> str:
+    """End the node of a host; it is killed if it has not ended in time. With `renew` the host remembers that it is to
+    be started again, whatever happens meanwhile."""
+    answer = host.agent("stop", {"patience": patience, "leave": leave, "renew": renew}, patience + REPLY)
     if answer["killed"]:
         return f"had to be killed after {answer['seconds']:.0f} s; its data stays"
     return f"stopped in {answer['seconds']:.1f} s" if answer["ran"] else "did not run"
@@ -151,12 +152,13 @@ def renew(fleet: Fleet, hosts: Sequence[str]) -> list[Outcome]:
 def _renew_one(host: RemoteHost, fleet: Fleet) -> str:
     seen = Seen(fleet)
     here = seen.hosts.get(host.name) or look(host)
-    if not here["node"]:
+    if not here["node"] and not here["renewing"]:
         return "does not run"
     if here["running"] == [here["release"]]:
         return "runs this release"
-    running = seen.running()
-    await_whole(host, running, replicas=True)
-    stop_one(host, leave=True)
+    running = list(dict.fromkeys([*seen.running(), here["address"]]))
+    if here["node"]:
+        await_whole(host, running, replicas=True)
+        stop_one(host, leave=True, renew=True)
     start(host, fleet, Seen(fleet))
     return await_whole(host, running, replicas=True).replace("serves", "restarted, serves")

@@ -61,6 +61,7 @@ class Agent:
             "restarts": max(0, self._state().get("starts", 1) - 1),
             "uptime": processes.age(nodes[0]) if nodes else 0.0,
             "host_uptime": processes.host_uptime(),
+            "renewing": self._layout.renewal.exists(),
             "data": self._layout.has_data,
             "bytes": self._layout.data_size(),
             "members": members,
@@ -82,6 +83,7 @@ class Agent:
                 self._said_before = self._layout.said.stat().st_size if self._layout.said.exists() else 0
                 self._keeper.start()
             state = self._until_up(request, started=not was, may_wait=had_data and request["may_wait"])
+            self._layout.renewal.unlink(missing_ok=True)
             return {"state": state, "was_running": was}
 
     def stop(self, request: Request) -> Request:
@@ -90,6 +92,10 @@ class Agent:
             ran = bool(processes.nodes_in(self._releases)) or self._keeper.supervisor() is not None
             began = time.monotonic()
             number = signal.SIGTERM if request["leave"] else signal.SIGUSR1
+            if request.get("renew"):
+                self._layout.renewal.touch()
+            else:
+                self._layout.renewal.unlink(missing_ok=True)
             killed = self._keeper.stop(number, request["patience"])
             if request.get("for_good"):
                 self._keeper.forget()

@@ -64,6 +64,11 @@ class Layout:
         return self.base / "run" / "orders.json"
 
     @property
+    def renewal(self) -> Path:
+        """There while an update has the node stopped, to start it again."""
+        return self.base / "run" / "renewal"
+
+    @property
     def state(self) -> Path:
         """How the node under the supervisor fares."""
         return self.base / "run" / "state.json"

@@ -1,0 +1,135 @@
+"""`update_servers` on hosts that answer as the agent does: what it goes on with after it was broken off or failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fabric import Config
+
+from node.deploy.fleet import Fleet, Outcome
+from node.deploy.host.agent import Agent
+from node.deploy.host.keeper import Keeper
+from node.deploy.host.layout import Layout
+from node.deploy.inventory import parsed
+from node.deploy.running import renew
+from node.deploy.ssh import HostFailed
+
+NAMES = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
+INVENTORY = parsed(f'first = "{NAMES[0]}"\nothers = {list(NAMES[1:])}\n[ring]\ninsecure = true\n', "hosts.toml")
+
+
+@dataclass
+class Host:
+    """What a host has and runs. Its release does not start if it is broken."""
+
+    name: str
+    ring: Ring
+    running: str = "old"
+    renewing: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def where(self) -> dict[str, Any]:
+        return {"address": self.name, "port": 1}
+
+    @property
+    def address(self) -> str:
+        return self.name
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def agent(self, verb: str, request: dict[str, Any], _: float = 0.0) -> dict[str, Any]:
+        self.asked.append(verb)
+        if verb == self.ring.cut:
+            raise HostFailed("ssh: cut")
+        if verb == "stop":
+            self.running, self.renewing = "", bool(request.get("renew"))
+            return {"killed": False, "ran": True, "seconds": 1.0}
+        if verb == "start":
+            if self.ring.release == "broken":
+                raise HostFailed("it does not start")
+            self.running, self.renewing = self.ring.release, False
+            return {"state": "serves", "was_running": False}
+        if verb == "whole":
+            return {"members": len(self.ring.up())}
+        members = [(name, 1, name) for name in self.ring.up()] if self.running else []
+        return {
+            "address": self.name,
+            "node": 7 if self.running else None,
+            "renewing": self.renewing,
+            "running": [self.running] if self.running else [],
+            "release": self.ring.release,
+            "members": members,
+            "data": True,
+        }
+
+
+class Ring(Fleet):
+    """Three hosts that all have got a release."""
+
+    def __init__(self, release: str) -> None:
+        super().__init__(INVENTORY, Config())
+        self.release = release
+        self.cut = ""
+        self.by_name = {name: Host(name, self) for name in NAMES}
+
+    def connection(self, host: str) -> Any:
+        return self.by_name[host]
+
+    def everywhere(self) -> Fleet:
+        return self
+
+    def up(self) -> list[str]:
+        """Those that serve."""
+        return [name for name, host in self.by_name.items() if host.running]
+
+    def update(self) -> list[Outcome]:
+        """Do it."""
+        return renew(self, NAMES)
+
+
+def test_a_release_that_does_not_start_takes_down_one_node_however_often_it_is_tried() -> None:
+    ring = Ring("broken")
+    for _ in range(3):
+        assert not any(outcome.good for outcome in ring.update())
+        assert ring.up() == ["10.0.0.2", "10.0.0.3"]
+    ring.release = "old"
+    assert all(outcome.good for outcome in ring.update()), "the way back starts it"
+    assert ring.up() == list(NAMES)
+    assert [host.asked.count("stop") for host in ring.by_name.values()] == [1, 0, 0]
+
+
+def test_an_update_that_was_cut_between_stop_and_start_goes_on_with_the_start() -> None:
+    ring = Ring("new")
+    ring.cut = "start"
+    assert not any(outcome.good for outcome in ring.update())
+    ring.cut = ""
+    assert all(outcome.good for outcome in ring.update())
+    assert {host.running for host in ring.by_name.values()} == {"new"}
+
+
+def test_a_node_that_somebody_stopped_stays_stopped() -> None:
+    ring = Ring("new")
+    ring.by_name[NAMES[1]].running = ""
+    said = {outcome.host: outcome.said for outcome in ring.update()}
+    assert said[NAMES[1]] == "does not run"
+    assert ring.up() == ["10.0.0.1", "10.0.0.3"]
+
+
+def test_a_host_remembers_that_an_update_stopped_its_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tmp_path)
+    for name in ("releases/one", "run"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "current").symlink_to("releases/one")
+    monkeypatch.setattr(Keeper, "stop", lambda *_: False)
+    asked = {"patience": 1.0, "leave": True}
+    for renewing in (True, False):
+        Agent(layout).stop(asked | {"renew": renewing})
+        assert Agent(layout).look({"address": "127.0.0.1", "port": 1})["renewing"] == renewing
