@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +76,23 @@ def test_it_goes_on_while_a_node_is_away(ring: Ring, processes: RingOfProcesses)
     processes.agreed(4)
     assert eventually(lambda: not any(arc[4] for arc in ring.verify()))
     assert ring.get_many([f"during {n}" for n in range(30)]) == {f"during {n}": n for n in range(30)}
+
+
+def test_a_ring_that_was_started_again_is_still_an_eventual_one_for_clients_and_newcomers(tmp_path: Path) -> None:
+    processes = RingOfProcesses(tmp_path)
+    try:
+        nodes = processes.of(2, "--consistency", "eventual", "--replicas", "2")
+        assert nodes[0].call("put", "key", 1)
+        for node in nodes:
+            node.kill()
+        for node in nodes:
+            node.start(wait=False)
+        for node in nodes:
+            said = dict(node.ready().call("health"))
+            assert (said["consistency"], said["replicas"]) == ("eventual", 2)
+            with Ring.connect(f"127.0.0.1:{node.port}") as ring:
+                assert ring.get("key") == 1
+        processes.node(first=nodes[0])
+        processes.agreed(3)
+    finally:
+        processes.close()
