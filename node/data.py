@@ -130,6 +130,10 @@ class Data(Protocol):
         """Members of this node have other neighbours."""
         ...
 
+    async def wake(self, others: Iterable[Address]) -> None:
+        """Come up, before others count on this node, in a ring of which these nodes are up or come up too."""
+        ...
+
     async def join(self, seats: tuple[Identifier, ...]) -> None:
         """Take part with these members. Raises NoQuorum."""
         ...

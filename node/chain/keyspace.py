@@ -159,6 +159,9 @@ class Keyspace:
         """Be in the map with these members as soon as can be."""
         self._seats = tuple(sorted(seats))
 
+    async def wake(self, others: Iterable[Address]) -> None:
+        """Nothing to do: what a replica is worth is told by the ring map alone."""
+
     async def join(self, seats: tuple[Identifier, ...]) -> None:
         """Be in the map with these members. Raises NoQuorum."""
         self.claim(seats)

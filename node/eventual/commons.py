@@ -18,7 +18,8 @@ from node.data import Scan, Scanned, Stored, Verified, Version
 from node.errors import Definite, Moved, OutcomeUnknown, RingError, StoreFull, Unavailable
 from node.events import Event
 from node.eventual import messages as m
-from node.eventual.agreed_time import MICROS, AgreedTime
+from node.eventual.agreed_time import AgreedTime
+from node.eventual.awake import AWAKE, Awake
 from node.eventual.cells import Cell, Context, context_of, joined, living
 from node.eventual.exchange import Exchange
 from node.eventual.limits import Limited, check_lasting
@@ -40,6 +41,8 @@ A = TypeVar("A")
 log = logging.getLogger(__name__)
 
 LIVED = "eventual/lived"
+"""When this node was last up."""
+KNOWN_AWAKE = "eventual/awake"
 ANSWER = 4 * MIB
 """Bytes of values in one answer, about."""
 SIDE_BY_SIDE = 64
@@ -63,7 +66,9 @@ class Commons(Limited):
         clock: HybridClock,
         time: AgreedTime,
         tasks: Tasks,
+        lived: int | None,
     ) -> None:
+        """`lived`: when this node was up before."""
         self._household = household
         self._shelf = shelf
         self._exchange = exchange
@@ -74,6 +79,7 @@ class Commons(Limited):
         self._clock = clock
         self._time = time
         self._tasks = tasks
+        self._lived = lived
         self.operations = self
         self._seeker = Seeker(placement, transport, settings)
         self.traffic = self._seeker.traffic
@@ -92,22 +98,20 @@ class Commons(Limited):
         replicas: int,
         siblings: bool,
     ) -> Commons:
-        """On what the store left: nothing, if this node was away for longer than tombstones are kept."""
+        """On what the store left."""
         time = AgreedTime(wall, settings.max_future)
-        note = await store.read_note(LIVED)
-        if note is not None and time.own() - unpack(int, note) > settings.grace * MICROS:
-            Event.EMPTIED.tell(
-                log, "away for longer than %g s, in which what is here may have been deleted: empty now", settings.grace
-            )
-            batch = Batch()
-            batch.delete_arc(EVERYTHING)
-            await store.commit(batch)
         clock = HybridClock(time, settings.max_future)
         shelf = Shelf(store, clock, settings, tasks, random, siblings=siblings)
         await shelf.load()
         placement = Placement(household, replicas)
-        exchange = Exchange(shelf, placement, time, transport, settings, random, tasks)
-        return cls(household, shelf, exchange, placement, store, transport, settings, clock, time, tasks)
+        now, note = time.own(), await store.read_note(LIVED)
+        lived = unpack(int, note) if note else None
+        note = await store.read_note(KNOWN_AWAKE)
+        awake = unpack(Awake, note) if note else Awake(now if lived is None else 0, 0)
+        if lived is not None and now - lived > shelf.grace:
+            awake = Awake(now, max(awake.forgotten, lived - shelf.grace))
+        exchange = Exchange(shelf, placement, time, transport, settings, random, tasks, awake)
+        return cls(household, shelf, exchange, placement, store, transport, settings, clock, time, tasks, lived)
 
     def connect(self, receive: Switchboard) -> None:
         """Answer others."""
@@ -132,6 +136,29 @@ class Commons(Limited):
         """Members of this node have other neighbours."""
         self._placement.forget()
         self._exchange.wanted.set()
+
+    async def wake(self, others: Iterable[Address]) -> None:
+        """Come up beside these: with nothing, if they may have forgotten what was deleted while this node was away."""
+        met = await asyncio.gather(*map(self._awake_at, others))
+        if self._lived is not None and any(each.forgotten > self._lived for each in met):
+            Event.EMPTIED.tell(
+                log,
+                "away for longer than %g s, in which what is here may have been deleted and forgotten: empty now",
+                self._settings.grace,
+            )
+            await self._shelf.clear()
+        known = (self._exchange.awake, *met)
+        self._exchange.awake = Awake(min(each.since for each in known), max(each.forgotten for each in known))
+
+    async def _awake_at(self, node: Address) -> Awake:
+        """What a node knows of how long the ring has been awake: always, if it does not tell."""
+        try:
+            return await self._household.insisting(
+                lambda: AWAKE.ask(self._transport, node, None, deadline=self._settings.call)
+            )
+        except RingError as error:
+            log.warning("%s does not say how long it has been up: %s", node, error)
+            return Awake(0, self._time.own() - self._shelf.grace)
 
     async def join(self, seats: tuple[Identifier, ...]) -> None:
         """Nothing to do: where members stand is known by the ring alone."""
@@ -158,6 +185,7 @@ class Commons(Limited):
         while True:
             batch = Batch()
             batch.note(LIVED, pack(self._time.micros()))
+            batch.note(KNOWN_AWAKE, pack(self._exchange.awake))
             try:
                 await self._store.commit(batch)
             except StoreFull as error:

@@ -18,6 +18,7 @@ from node.batches import portions
 from node.codec import Address, pack
 from node.errors import NotServing, RingError, Unavailable
 from node.eventual.agreed_time import MICROS, AgreedTime
+from node.eventual.awake import AWAKE, Awake
 from node.eventual.cells import Cell
 from node.eventual.messages import (
     BURY,
@@ -61,6 +62,7 @@ class Exchange:
         settings: Settings,
         random: Random,
         tasks: Tasks,
+        awake: Awake,
     ) -> None:
         self._shelf = shelf
         self._placement = placement
@@ -69,6 +71,7 @@ class Exchange:
         self._settings = settings
         self._random = random
         self._tasks = tasks
+        self.awake = awake
         self._owed: dict[Address, dict[bytes, None]] = {}
         self._settled: list[Arc] = []
         self._buried_at = 0
@@ -84,6 +87,7 @@ class Exchange:
         receive.connect(GIVE, self._given)
         receive.connect(BURY, self._bury)
         receive.connect(CLOCK, self._clock)
+        receive.connect(AWAKE, self._tell_awake)
 
     def is_settled(self, point: Identifier) -> bool:
         """Whether this node has what others had of a point when it came to own it."""
@@ -240,6 +244,9 @@ class Exchange:
     async def _clock(self, _: None) -> int:
         return self._time.own()
 
+    async def _tell_awake(self, _: None) -> Awake:
+        return Awake(self.awake.since, self.awake.horizon(self._time.micros(), self._shelf.grace))
+
     def _horizon(self) -> int:
         return self._time.micros() - self._shelf.grace
 
@@ -261,7 +268,8 @@ class Exchange:
     async def round(self) -> bool:
         """Compare all that is held here with those who should hold it; whether that was done."""
         now = self._time.micros()
-        burying = now - self._buried_at > self._shelf.grace // 10
+        grace = self._shelf.grace
+        burying = self.awake.forgets(now, grace) and now - self._buried_at > grace // 10
         if burying:
             self._buried_at = now
         done = [await self._tend(arc, others, burying) for arc, others in self._placement.own()]
@@ -298,9 +306,9 @@ class Exchange:
         """Let go of what is old and was here before the comparison that began then: by more than clocks differ, and
         commits take."""
         burial = Burial(arc, compared - self._shelf.grace, compared - 2 * int(self._settings.max_future * MICROS))
-        if await self._shelf.bury(burial):
-            for node in others:
-                await self._ask(BURY, node, burial)
+        await self._shelf.bury(burial)
+        for node in others:  # one may have got here what it lacked after all others had let go of theirs
+            await self._ask(BURY, node, burial)
 
     async def _hand_over_strays(self) -> bool:
         done = True

@@ -68,6 +68,16 @@ class Shelf:
         async for name, body in self.scan(EVERYTHING):
             self._count(name, (), body.cell)
 
+    async def clear(self) -> None:
+        """Have no records."""
+        batch = Batch()
+        batch.delete_arc(EVERYTHING)
+        async with AsyncExitStack() as stack:
+            for lock in self._locks:
+                await stack.enter_async_context(lock)
+            await self._store.commit(batch)
+            self._totals, self._records, self._living = ([0] * BUCKETS for _ in range(3))
+
     async def close(self) -> None:
         """Change no record any more, NotServing in place of that; done when every change that was begun has ended."""
         self._closed = True

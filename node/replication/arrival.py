@@ -53,6 +53,8 @@ class Arrival:
     def __init__(self, node: RingNode, options: StartOptions) -> None:
         self._node = node
         self._options = options
+        self._met: list[Address] = []
+        """Where others of the ring are that are up, or come up too."""
 
     async def arrive(self) -> str:
         """See `RingNode.start`. How it got there, in words."""
@@ -111,6 +113,7 @@ class Arrival:
         it than it is."""
         self._node.belong_to(ring, record.generation)
         await self._learn(record)
+        await self._node.data.wake((through.address,))
         await self._node.household.join(through, identifier)
         await self._fill(through)
 
@@ -144,6 +147,7 @@ class Arrival:
         through = None
         if addresses and not self._options.alone:
             through = await self._meet_again(addresses, first, wait=wait)
+        await node.data.wake(self._met)
         ids = list(node.identity.members)
         if through is None:
             node.household.found(ids.pop(0))
@@ -177,6 +181,7 @@ class Arrival:
             ours = {a: h for a, h in answers.items() if h and h.ring == me.ring and h.node != me.node}
             for hello in ours.values():
                 await self._node.keyspace.cartography.learn(hello.record)
+            self._met = list(ours)
             for hello in ours.values():
                 if hello.serving:
                     return hello.members[0]

@@ -325,6 +325,92 @@ def test_tombstones_go_in_the_end_and_who_was_away_for_longer_comes_back_empty()
     for_each_seed(3, scenario)
 
 
+def rested(ring: SimulatedRing, hosts: list[Host]) -> None:
+    """All are down at once."""
+    for host in hosts:
+        ring.crash(host)
+
+
+async def back(ring: SimulatedRing, hosts: list[Host]) -> None:
+    await asyncio.gather(*(ring.start(host=host) for host in hosts))
+    await until(ring.is_ideal, WHOLE, "a ring again")
+
+
+def test_a_ring_that_rests_for_longer_than_tombstones_are_kept_has_all_it_had() -> None:
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed, LOSSY if seed % 2 else CALM)
+        ring.settings = quick(grace=100.0, compare_period=3.0)
+        hosts = await ring.of(5)
+        await until(ring.is_ideal, WHOLE, "a ring")
+        await asyncio.sleep(110)
+        keys = [b"key %d" % n for n in range(40)]
+        for key in keys:
+            await persistently(lambda key=key: commons(ring, hosts[0]).put(key, b"value"))
+        await agreed(ring, keys, within=60)
+        for key in keys[:10]:
+            await persistently(lambda key=key: commons(ring, hosts[0]).delete(key))
+        rested(ring, hosts)
+        await asyncio.sleep(300)
+        late = ring.random.sample(hosts, 3)
+        await back(ring, [host for host in hosts if host not in late])
+        await asyncio.sleep(20)
+        await back(ring, late)
+        await agreed(ring, keys[10:], within=60)
+        for key in keys[10:]:
+            stored = await persistently(lambda key=key: commons(ring, hosts[0]).get(key))
+            assert stored is not None and stored.value == b"value", key
+        await asyncio.sleep(150)
+        for key in keys[:10]:
+            assert await persistently(lambda key=key: commons(ring, hosts[0]).get(key)) is None
+        held = [await ring.node(host).store.get_many([name_of(key) for key in keys[:10]]) for host in hosts]
+        assert held == [[None] * 10] * 5, "tombstones go in the end"
+
+    for_each_seed(3, scenario)
+
+
+def test_who_was_away_for_long_before_all_rested_comes_back_empty() -> None:
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed)
+        ring.settings = quick(grace=30.0, compare_period=3.0)
+        hosts = await ring.of(4)
+        await until(ring.is_ideal, WHOLE, "a ring")
+        await asyncio.sleep(40)
+        keys = [b"key %d" % n for n in range(20)]
+        for key in keys:
+            await commons(ring, hosts[0]).put(key, b"value")
+        await agreed(ring, keys)
+        away, *others = ring.random.sample(hosts, 4)
+        ring.crash(away)
+        for key in keys:
+            await persistently(lambda key=key: commons(ring, others[0]).delete(key))
+        await asyncio.sleep(60)
+        rested(ring, others)
+        await asyncio.sleep(50)
+        await back(ring, hosts if seed % 2 else others)
+        if not seed % 2:
+            await back(ring, [away])
+        await asyncio.sleep(AGREED)
+        for key in keys:
+            assert await commons(ring, away).get(key) is None, "what was deleted stays deleted"
+
+    for_each_seed(6, scenario)
+
+
+def test_a_node_that_goes_on_alone_after_a_long_rest_has_what_it_had() -> None:
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed)
+        ring.settings = quick(grace=30.0)
+        (host,) = await ring.of(1)
+        await commons(ring, host).put(b"key", b"value")
+        rested(ring, [host])
+        await asyncio.sleep(100)
+        await back(ring, [host])
+        stored = await commons(ring, host).get(b"key")
+        assert stored is not None and stored.value == b"value"
+
+    for_each_seed(1, scenario)
+
+
 def test_a_clock_that_is_years_ahead_wins_nothing() -> None:
     async def scenario(seed: int) -> None:
         ring = eventual_ring(seed)
