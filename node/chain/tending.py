@@ -96,7 +96,7 @@ class Tending:
             if self._life not in entry.chain and self._life in ring.wanted(entry.arc):
                 self._enter(ring, entry)
         await self._retire(ring)
-        await self._tend_keepers(ring)
+        await self._tend_keepers()
 
     def _neighbourhood(self, ring: RingMap) -> set[Life]:
         """The nodes this one has to do with: those it shares arcs with, and those right before its members."""
@@ -181,12 +181,12 @@ class Tending:
                 if over and not useful and not any(arc.overlaps(replica.arc) for arc in self._copying):
                     await self._attempt(self._replicas.retire(entry.arc))
 
-    async def _tend_keepers(self, ring: RingMap) -> None:
+    async def _tend_keepers(self) -> None:
         """Have live nodes of the ring keep the map, as many as it takes; the first live keeper sees to it."""
         chart = self._cartography.chart
         if chart is None:
             return
-        now = chart.record.configuration
+        ring, now = chart.ring, chart.record.configuration
         known = [keeper.life for keeper in now.keepers if ring.resident(keeper.life) is not None]
         seated = (seat.life for seat in ring.seats)  # where every keeper has left, one of those that stay sees to it
         alive = [life for life in known or seated if self._pulse.seems_alive(life)]
@@ -196,7 +196,8 @@ class Tending:
 
     def _wanted_keepers(self, ring: RingMap, now: tuple[Keeper, ...]) -> tuple[Keeper, ...]:
         """Those there are, as far as they have a member in the ring, and further nodes that seem alive; in zones of
-        their own as far as possible. One that is silent is replaced once the ring does without it."""
+        their own as far as possible. One that is silent is replaced once the ring does without it. None is added that
+        makes them even: the majority would be one more, and no more of them could be missing."""
         seated = {seat.life: None for seat in ring.seats}
         there = [keeper.life for keeper in now if keeper.life in seated]
         others = [life for life in seated if life not in there and self._pulse.seems_alive(life)]
@@ -207,6 +208,8 @@ class Tending:
             zones = [residents[life].zone for life in chosen]
             chosen.append(min(others, key=lambda life: zones.count(residents[life].zone)))
             others.remove(chosen[-1])
+        if chosen and len(chosen) % 2 == 0 and chosen[-1] not in there:
+            chosen.pop()
         return tuple(Keeper(life, residents[life].address) for life in chosen)
 
     async def _evict(self, ring: RingMap) -> None:

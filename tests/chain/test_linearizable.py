@@ -257,6 +257,11 @@ def test_batches_are_written_exactly_once_while_arcs_are_split_and_merged() -> N
     for_each_seed(15, batches_while_arcs_change)
 
 
+def test_a_node_that_has_left_while_others_looked_is_made_no_keeper() -> None:
+    """Another was about to have it keep the map, which was out of reach for good then."""
+    for_each_seed(1, batches_while_arcs_change, first=7016)
+
+
 def test_a_batch_that_is_tried_again_in_parts_is_written_whole() -> None:
     for_each_seed(9, parts_of_a_batch)
 
@@ -284,8 +289,12 @@ def test_machines_that_lose_power_one_at_a_time_lose_nothing_acknowledged() -> N
 
 
 def all_follow(ring: OnPageCaches) -> bool:
-    """Whether every replica is in the epoch that the map has: what is behind is let go of, as others have it."""
-    return all(replica.follows for node in ring.nodes.values() for replica in node.keyspace.held)
+    """Whether every node has replicas, all in the epoch that the map has: what is behind is let go of, as others have
+    it."""
+    return all(
+        list(node.keyspace.held) and all(replica.follows for replica in node.keyspace.held)
+        for node in ring.nodes.values()
+    )
 
 
 def test_what_is_on_the_disks_stays_there_when_all_machines_lose_power_and_a_clean_stop_is_no_loss() -> None:
