@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from node.deploy.host.installation import _prune
 from node.deploy.host.layout import Layout
 from tests.ring.nodes import PATIENCE, eventually
 
@@ -42,10 +44,21 @@ class Installation:
         python = base / "releases" / "one" / "venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
         python.symlink_to(sys.executable)
+        (base / "releases" / "one" / "environment").symlink_to("../../environments/of-all")
         (base / "current").symlink_to("releases/one")
         (base / "run").mkdir()
-        orders = {"words": ["--port", "7"], "environment": {"RPYCHORD_TOKEN": "secret"}}
+        orders = {"words": ["--port", "7"], "environment": {"RPYCHORD_TOKEN": "secret"}, "release": "one"}
         self.layout.orders.write_text(json.dumps(orders))
+
+    def install(self, name: str, program: str) -> None:
+        """Make another release the current one."""
+        release = self.layout.base / "releases" / name
+        shutil.copytree(self.layout.release, release, symlinks=True)
+        (release / "server.py").write_text(program)
+        (release / "environment").unlink(missing_ok=True)
+        (release / "environment").symlink_to("../../environments/of-all")
+        (self.layout.base / "current").unlink()
+        (self.layout.base / "current").symlink_to(f"releases/{name}")
 
     def supervise(self, program: str) -> subprocess.Popen[bytes]:
         """Start a supervisor of a node that runs this program."""
@@ -90,6 +103,33 @@ def test_a_killed_node_is_started_again_with_its_words_and_secrets(installation:
     assert installation.state()["starts"] == 2
     arguments = Path(f"/proc/{supervisor.pid}/cmdline").read_text()
     assert "secret" not in arguments and "server.py" not in arguments
+
+
+def test_a_node_comes_again_as_the_release_it_was_started_with(installation: Installation) -> None:
+    """What is installed is started by `update_servers`, one node after the other, and not by whichever node fails."""
+    installation.supervise(SERVES)
+    eventually(lambda: installation.log().count("serves secret") == 1)
+    installation.install("two", "import sys; sys.exit('another release')")
+    os.kill(installation.state()["node"], signal.SIGKILL)
+    eventually(lambda: installation.log().count("serves secret") == 2 or "another" in installation.log())
+    assert "another release" not in installation.log()
+
+
+def test_an_installation_keeps_the_release_that_the_node_was_started_with(installation: Installation) -> None:
+    base = installation.layout.base
+    (base / "environments" / "of-all").mkdir(parents=True)
+    for name in ("two", "three"):
+        installation.install(name, SERVES)
+    _prune(base)
+    assert sorted(path.name for path in (base / "releases").iterdir()) == ["one", "three"]
+
+
+def test_where_that_release_is_gone_the_current_one_is_started(installation: Installation) -> None:
+    installation.supervise("print('one')").wait(PATIENCE)
+    installation.install("two", "print('two')")
+    shutil.rmtree(installation.layout.base / "releases" / "one")
+    assert installation.supervise("print('two')").wait(PATIENCE) == 0
+    assert installation.log().count("two\n") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

@@ -77,7 +77,7 @@ class Agent:
                 processes.end(processes.nodes_in(self._releases), signal.SIGTERM, request["patience"])
                 _check_port(request["address"], request["port"])
                 words = [*request["words"], "--data", str(self._layout.data), "--log-file", str(self._layout.log)]
-                orders = {"words": words, "environment": request["environment"]}
+                orders = {"words": words, "environment": request["environment"], "release": self._layout.release.name}
                 write_privately(self._layout.orders, json.dumps(orders))
                 self._layout.state.unlink(missing_ok=True)
                 self._said_before = self._layout.said.stat().st_size if self._layout.said.exists() else 0

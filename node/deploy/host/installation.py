@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +142,12 @@ def _switch(base: Path, release: Path) -> None:
 
 
 def _prune(base: Path) -> None:
-    """Remove releases but the current one, the one before, and those that something runs from."""
+    """Remove releases but the current one, the one before, and those that something runs from or is to run from."""
     keep = {(base / "current").resolve().name}
     if (base / "previous").exists():
         keep.add((base / "previous").read_text())
+    with suppress(OSError, ValueError):
+        keep.add(json.loads((base / "run" / "orders.json").read_text()).get("release"))
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
             where = Path(os.readlink(f"/proc/{name}/cwd"))

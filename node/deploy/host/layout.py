@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,11 @@ class Layout:
     def release(self) -> Path:
         """The release that is in use from now on."""
         return (self.base / "current").resolve()
+
+    def ordered(self, orders: dict[str, Any]) -> Path:
+        """The release that the node was started with; the one in use if that is gone."""
+        ordered = self.base / "releases" / str(orders.get("release"))
+        return ordered if (ordered / "server.py").exists() else self.release
 
     @property
     def data(self) -> Path:

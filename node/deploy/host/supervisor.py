@@ -1,8 +1,9 @@
 """Keeps one node running: starts it again whenever it fails, and writes down what it says.
 
-Waits longer after each failure in a row, two seconds at most. Signals are passed on; after SIGTERM and SIGUSR1, when
-the node has ended, so does this. A node that ends by itself without a failure has left its ring on purpose and is not
-started again. Its own command line does not name the node's script, so that whoever looks for nodes finds nodes.
+It runs the release that it was ordered to, which an installation of another does not change. Waits longer after each
+failure in a row, two seconds at most. Signals are passed on; after SIGTERM and SIGUSR1, when the node has ended, so
+does this. A node that ends by itself without a failure has left its ring on purpose and is not started again. Its own
+command line does not name the node's script, so that whoever looks for nodes finds nodes.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Supervisor:
 
     def _once(self) -> int:
         orders = json.loads(self._layout.orders.read_text())
-        release = self._layout.release
+        release = self._layout.ordered(orders)
         self._child = subprocess.Popen(
             [str(release / "venv" / "bin" / "python"), "server.py", *orders["words"]],
             cwd=release,
