@@ -69,25 +69,46 @@ def logout(path: Path | None = None) -> tuple[Path, Address | None]:
 
 
 async def tls(settings: Settings, nodes: Iterable[Address], path: Path | None = None) -> ssl.SSLContext | None:
-    """For `connect(..., tls=...)` with these nodes; None if they are to be spoken to without certificates.
+    """For `connect(..., tls=...)` with these nodes; None if they are to be spoken to without certificates, see `of`."""
+    credentials = await of(settings, nodes, path)
+    return None if credentials is None else context(credentials)
+
+
+def context(credentials: Credentials) -> ssl.SSLContext:
+    """For `connect(..., tls=...)`."""
+    from node.trust.contexts import client_context
+
+    return client_context(credentials)
+
+
+async def of(
+    settings: Settings, nodes: Iterable[Address], path: Path | None = None, held: Credentials | None = None
+) -> Credentials | None:
+    """Those to show these nodes; None if they are to be spoken to without certificates.
 
     That is so if nobody logged in here, and on loopback, where rings are open, unless one logged in on loopback and the
-    first of these nodes that answers takes certificates. One that is soon to end is renewed first, if a node answers.
+    first of these nodes that answers takes certificates. Those that are soon to end are renewed first, if a node
+    answers. `held`: what was shown until now, which may be newer than a file that cannot be written.
     """
     path, nodes = path or default_path(), tuple(nodes)
     if not path.exists():
         return None
-    from node.trust.contexts import client_context
-
     credentials, address = read(path)
+    if held is not None and held.until > credentials.until and held.authority == credentials.authority:
+        credentials = held
     if all(node.is_loopback for node in nodes) and (
-        not address.is_loopback or await _are_open(nodes, settings, client_context(credentials))
+        not address.is_loopback or await _are_open(nodes, settings, context(credentials))
     ):
         return None
     if credentials.due:
-        credentials = await _renewed(credentials, dict.fromkeys((*nodes, address)), settings)
-        _write(path, credentials, address)
-    return client_context(credentials)
+        renewed = await _renewed(credentials, dict.fromkeys((*nodes, address)), settings)
+        if renewed is not None:
+            credentials = renewed
+            try:
+                _write(path, credentials, address)
+            except BadUsage as error:
+                log.warning("the renewed certificate is not kept: %s", error)
+    return credentials
 
 
 def read(path: Path) -> tuple[Credentials, Address]:
@@ -117,18 +138,18 @@ async def _are_open(nodes: Iterable[Address], settings: Settings, context: ssl.S
     return False
 
 
-async def _renewed(old: Credentials, nodes: Iterable[Address], settings: Settings) -> Credentials:
-    """With a new certificate, from the first node that gives one; the old ones if none does."""
+async def _renewed(old: Credentials, nodes: Iterable[Address], settings: Settings) -> Credentials | None:
+    """With a new certificate, from the first node that gives one; None if none does."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from node.trust.certificates import Request, pem_of_key
-    from node.trust.contexts import Credentials, client_context
+    from node.trust.contexts import Credentials
 
     key = Ed25519PrivateKey.generate()
-    context = client_context(old)
+    tls = context(old)
     for node in nodes:
         try:
-            connection = await connect(node.host, node.port, settings, deadline=settings.connect, tls=context)
+            connection = await connect(node.host, node.port, settings, deadline=settings.connect, tls=tls)
             try:
                 issued: bytes = await connection.call("renew", Request.sign(key, "renewed"), deadline=settings.call)
                 return Credentials(old.authority, issued + pem_of_key(key))
@@ -136,7 +157,7 @@ async def _renewed(old: Credentials, nodes: Iterable[Address], settings: Setting
                 connection.close()
         except RingError as error:
             log.info("the certificate could not be renewed at %s: %s", node, error)
-    return old
+    return None
 
 
 def _write(path: Path, credentials: Credentials, address: Address) -> None:

@@ -7,6 +7,7 @@ Whatever fails is tried again until `timeout`; every write has a name, so that t
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -32,8 +33,13 @@ from node.values import SYSTEM, key_of, pack_value, readable, unpack_value
 
 if TYPE_CHECKING:  # imported when it is used
     from node.client.files import AsyncFiles
+    from node.trust.contexts import Credentials
+
+log = logging.getLogger(__name__)
 
 LEAVE = 30.0
+LOOK = 3600.0
+"""Seconds between two looks at whether the certificate is to be renewed."""
 TIMEOUT = 10.0
 """Seconds an operation takes at most, retries included, unless said otherwise."""
 WATCHES = 128
@@ -77,6 +83,7 @@ class AsyncRing:
         self._settings = settings
         self._lines = lines
         self._watching: list[tuple[Pool, list[Watch]]] = [(pool, [])]
+        self._certified: asyncio.Task[None] | None = None
 
     @classmethod
     async def connect(cls, *nodes: str | Address, timeout: float = TIMEOUT, profile: str = "local") -> AsyncRing:
@@ -89,7 +96,8 @@ class AsyncRing:
         """
         settings = replace(Settings.profile(profile), operation=timeout)
         seeds = [node if isinstance(node, Address) else parse_address(node) for node in nodes or ("localhost",)]
-        tls = await credentials.tls(settings, seeds)
+        shown = await credentials.of(settings, seeds)
+        tls = None if shown is None else credentials.context(shown)
         pool = Pool(settings, random.Random(), tls=tls)
         session = Session(seeds, replace(settings, operation=timeout / 2), tls)
         try:
@@ -100,11 +108,32 @@ class AsyncRing:
         if unpack(RingMap, hello.record.value).policy.consistency == "eventual":
             from node.eventual.guest import Guest
 
-            return cls(hello.ring, Guest(seeds, pool, settings), None, session, pool, settings)
-        atlas = Atlas(hello.record, seeds, pool, settings)
-        lines = Lines(pool, settings, tls)
-        router = Router(atlas, lines, settings, random.Random(), now=time.monotonic)
-        return cls(hello.ring, router, atlas, session, pool, settings, lines)
+            ring = cls(hello.ring, Guest(seeds, pool, settings), None, session, pool, settings)
+        else:
+            atlas = Atlas(hello.record, seeds, pool, settings)
+            lines = Lines(pool, settings, tls)
+            router = Router(atlas, lines, settings, random.Random(), now=time.monotonic)
+            ring = cls(hello.ring, router, atlas, session, pool, settings, lines)
+        if shown is not None:
+            ring._certified = asyncio.create_task(ring._keep_certified(seeds, shown))
+        return ring
+
+    async def _keep_certified(self, nodes: list[Address], shown: Credentials) -> None:
+        """Show a certificate that is good, for ever: it is renewed here, or by another program of this user."""
+        while True:
+            await asyncio.sleep(LOOK)
+            try:
+                found = await credentials.of(self._settings, nodes, held=shown)
+            except (RingError, OSError) as error:
+                log.warning("the certificate is not looked after: %s", error)
+                continue
+            if found is not None and found != shown:
+                shown, tls = found, credentials.context(found)
+                self._session.show(tls)
+                for pool, _ in self._watching:
+                    pool.show(tls, self._settings.operation)
+                if self._lines is not None:
+                    self._lines.show(tls)
 
     async def __aenter__(self) -> AsyncRing:
         return self
@@ -116,6 +145,8 @@ class AsyncRing:
 
     async def close(self) -> None:
         """End all connections; operations under way fail, later ones raise BadUsage."""
+        if self._certified is not None:
+            self._certified.cancel()
         self._session.close()
         self._operations = _CLOSED
         if self._lines is not None:

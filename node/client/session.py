@@ -39,6 +39,12 @@ class Session:
         """One like this with another node."""
         return Session([node], self._settings, self._tls)
 
+    def show(self, tls: ssl.SSLContext) -> None:
+        """From now on connect with another certificate; calls under way may still be answered."""
+        self._tls = tls
+        if self._connection is not None:
+            self._let_go(self._connection)
+
     @property
     def node(self) -> Address:
         """The node that is spoken to, or would be next."""
@@ -112,9 +118,12 @@ class Session:
     def _leave(self, connection: Connection) -> None:
         """Go on with the next node; calls under way to this one may still be answered."""
         if connection is self._connection:
-            self._connection = None
-            self._left = {each for each in (*self._left, connection) if not each.closed}
+            self._let_go(connection)
             self._nodes.append(self._nodes.pop(0))
+
+    def _let_go(self, connection: Connection) -> None:
+        self._connection = None
+        self._left = {each for each in (*self._left, connection) if not each.closed}
 
     async def _connected(self) -> Connection:
         """A live connection; if its node is gone, to the next one that answers. Raises Unreachable, NotARing."""

@@ -148,6 +148,10 @@ class Lines:
         self._not_before: dict[Address, float] = {}
         self._closed = False
 
+    def show(self, tls: ssl.SSLContext) -> None:
+        """From now on connect with another certificate. Lines that there are go on until a node ends them."""
+        self._tls = tls
+
     async def call(self, to: Address, method: str, payload: bytes, *, deadline: float) -> Packed:
         """See `node.transport.Transport`."""
         if threading.get_ident() == self._loop_thread:

@@ -190,6 +190,11 @@ class Pool:
         """One more for the same client, with connections of its own."""
         return Pool(self._settings, self._random, tls=self._tls)
 
+    def show(self, tls: ssl.SSLContext, grace: float) -> None:
+        """From now on connect with another certificate; see `begin_anew`."""
+        self._tls = tls
+        self.begin_anew(grace)
+
     def end_those(self, whom: Callable[[Party], str]) -> None:
         """End all connections with peers of whom there is a reason to say so."""
         for peer in self._peers.values():

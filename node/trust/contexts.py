@@ -30,6 +30,11 @@ class Credentials:
         return x509.load_pem_x509_certificate(self.identity)
 
     @property
+    def until(self) -> datetime:
+        """When the certificate ends."""
+        return self.certificate.not_valid_after_utc
+
+    @property
     def due(self) -> bool:
         """Whether the certificate is to be renewed: a third of its time is left, or less."""
         own = self.certificate

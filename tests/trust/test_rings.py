@@ -246,6 +246,54 @@ def test_revoking_nobody_names_those_there_are_and_nobody_revokes_itself(tmp_pat
 
 
 @pytest.mark.parametrize("consistency", ["chain", "eventual"])
+def test_a_program_that_runs_longer_than_its_certificate_is_good_goes_on(
+    tmp_path: Path, consistency: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr("node.client.ring.LOOK", 0.3, raising=False)
+
+    async def scenario() -> None:
+        async with secure_ring(tmp_path, BRIEF) as ring:
+            node = await ring.first(consistency=consistency)
+            await credentials.login(await ring.token("client"), node.address, BRIEF)
+            end = credentials.read(credentials.default_path())[0].certificate.not_valid_after_utc.timestamp()
+            async with await AsyncRing.connect(node.address, timeout=3.0) as client:
+                number = 0
+                while time.time() < end + 2:
+                    await client.put(f"key{number}", number)
+                    assert len(await client.overlay()) == 1
+                    number += 1
+                assert await client.get("key0") == 0
+
+    run(scenario())
+
+
+def test_a_certificate_that_is_renewed_and_cannot_be_kept_is_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the file was mounted to be read only: what it says is good for ten days more."""
+
+    async def scenario() -> None:
+        async with secure_ring(tmp_path, BRIEF) as ring:
+            node = await ring.first()
+            file = tmp_path / "config" / "credentials.toml"
+            await credentials.login(await ring.token("client"), node.address, BRIEF, file)
+            await eventually(lambda: credentials.read(file)[0].due)
+
+            def fails(*_: object) -> None:
+                raise OSError(30, "Read-only file system")
+
+            monkeypatch.setattr("node.trust.keyring.write_private", fails)
+            context = await credentials.tls(BRIEF, [node.address], file)
+            connection = await connect(HOST, node.address.port, BRIEF, deadline=5, tls=context)
+            connection.close()
+            monkeypatch.undo()
+            assert "Read-only file system" in caplog.text
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("consistency", ["chain", "eventual"])
 def test_our_client_does_all_it_can_with_its_certificate(
     tmp_path: Path, consistency: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
