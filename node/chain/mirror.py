@@ -64,7 +64,7 @@ class Mirror:
     used: float
     number: int = -1
     changes: Changes | None = None
-    logged: int = 0
+    logged: int = -1
     """Up to which number the log was sent."""
     step: asyncio.Lock = field(default_factory=asyncio.Lock)
 

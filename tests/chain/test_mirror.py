@@ -90,6 +90,21 @@ def test_operations_are_sent_in_messages_of_bounded_size_and_none_is_lacking() -
     run(scenario())
 
 
+def test_all_operations_are_sent_from_a_part_of_an_arc_that_was_split() -> None:
+    async def scenario() -> None:
+        one, replicas, _ = await source()
+        for number in range(3):
+            await put(replicas, number)
+        await replicas.seal(WHOLE, 1)
+        half = Arc(Identifier(0), WHOLE.middle())
+        await replicas.adopt(Entry(half, 2, (ME,)))
+        sent = await rest(one, await one.begin(BeginMirror(half)), 0)
+        operations = {each.operation.client for changes in sent for each in changes.log if each.operation}
+        assert operations == {number.to_bytes(16, "big") for number in range(3)}
+
+    run(scenario())
+
+
 def test_what_could_not_be_read_is_sent_the_next_time() -> None:
     async def scenario() -> None:
         one, replicas, store = await source()
