@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,14 +112,17 @@ class Keyring:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read: whole or not at all."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
+    """Write a file that only its owner may read: whole or not at all, whoever else writes it at the same time."""
+    handle, new = tempfile.mkstemp(".new", path.name + ".", path.parent)
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(new).rename(path)
+    except BaseException:
+        Path(new).unlink(missing_ok=True)
+        raise
     _sync(path.parent)
 
 

@@ -7,6 +7,7 @@ import shutil
 import ssl
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from node.remote.node import Node, NodeOptions
 from node.remote.pool import connect
 from node.trust.certificates import hosts_of, id_of
 from node.trust.contexts import client_context
+from node.trust.keyring import write_private
 from tests.remote.ends import HOST, eventually, failure_of, run
 from tests.trust.rings import SETTINGS, SecureRing, secure_ring
 
@@ -266,6 +268,21 @@ def test_a_program_that_runs_longer_than_its_certificate_is_good_goes_on(
                 assert await client.get("key0") == 0
 
     run(scenario())
+
+
+def test_programs_that_renew_the_certificate_of_their_user_at_once_are_not_in_each_others_way(tmp_path: Path) -> None:
+    file = tmp_path / "credentials.toml"
+    contents = [bytes([number]) * 5000 for number in range(4)]
+
+    def write(content: bytes) -> None:
+        for _ in range(100):
+            write_private(file, content)
+            assert file.read_bytes() in contents
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, contents))
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_a_certificate_that_is_renewed_and_cannot_be_kept_is_used_all_the_same(
