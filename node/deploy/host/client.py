@@ -7,7 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
+from datetime import UTC, datetime
 from typing import Any, NoReturn
+
+from cryptography import x509
 
 from node.codec import Address
 from node.deploy.host.layout import Layout
@@ -61,10 +65,20 @@ class Client:
         return answer
 
     def _be_let_in(self, node: Address) -> None:
-        """Get a certificate, once, if the ring of the node here has certificates."""
-        if self._layout.trust.is_dir() and not self._layout.client.exists():
+        """Get a certificate, unless there is one that is good, if the ring of the node here has certificates."""
+        if self._layout.trust.is_dir() and not self._is_let_in():
             token = self.token({"client": True})["token"]
             self._ring("login", "--node", str(node), token=token)
+
+    def _is_let_in(self) -> bool:
+        """Whether the certificate here has not ended, and is of the ring that the node here is in."""
+        try:
+            kept = tomllib.loads((self._layout.client / "rpychord" / "credentials.toml").read_text())
+            own, issuer = (x509.load_pem_x509_certificate(kept[name].encode()) for name in ("certificate", "authority"))
+            ring = x509.load_pem_x509_certificate((self._layout.trust / "authority.pem").read_bytes())
+        except (OSError, ValueError, KeyError):
+            return False
+        return own.not_valid_after_utc > datetime.now(UTC) and issuer.public_key() == ring.public_key()
 
     def _ring(self, *words: str, token: str = "") -> str:
         """What a `ring` command prints. Raises SystemExit with its complaint."""
