@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from node.deploy.fleet import Fleet, Outcome
@@ -11,7 +14,6 @@ from node.errors import BadUsage
 
 PATIENCE = 24 * 3600.0
 """Seconds that the longest copy may take."""
-COPY = "ring.jsonl"
 
 
 def backup(fleet: Fleet, file: Path) -> list[Outcome]:
@@ -22,9 +24,9 @@ def backup(fleet: Fleet, file: Path) -> list[Outcome]:
         raise BadUsage(f"there is no directory {file.absolute().parent}")
 
     def on(host: RemoteHost) -> str:
-        answer = host.agent("dump", host.where | {"file": COPY}, PATIENCE)
-        host.get(f"copy/{COPY}", file)
-        host.agent("clear", {})
+        with _a_copy(host) as copy:
+            answer = host.agent("dump", host.where | {"file": copy}, PATIENCE)
+            host.get(f"copy/{copy}", file)
         return f"{answer['keys']:,} keys in {file}"
 
     return [fleet.one(_serving(fleet), on)]
@@ -36,13 +38,24 @@ def restore(fleet: Fleet, file: Path) -> list[Outcome]:
         raise BadUsage(f"there is no file {file}: name one that `fab backup` wrote")
 
     def on(host: RemoteHost) -> str:
-        host.agent("clear", {})
-        host.put(file, f"copy/{COPY}")
-        answer = host.agent("load", host.where | {"file": COPY}, PATIENCE)
-        host.agent("clear", {})
+        with _a_copy(host) as copy:
+            host.put(file, f"copy/{copy}")
+            answer = host.agent("load", host.where | {"file": copy}, PATIENCE)
         return f"{answer['stored']:,} keys stored"
 
     return [fleet.one(_serving(fleet), on)]
+
+
+@contextmanager
+def _a_copy(host: RemoteHost) -> Iterator[str]:
+    """The name there of a copy on its way, of which others may be at the same time; removed in the end."""
+    name = f"{secrets.token_hex(8)}.jsonl"
+    host.agent("clear", {"file": name})
+    try:
+        yield name
+    finally:
+        with suppress(HostFailed):
+            host.agent("clear", {"file": name})
 
 
 def _serving(fleet: Fleet) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 import shlex
 import socket
@@ -130,7 +131,7 @@ class RemoteHost:
 
     def get(self, name: str, local: Path) -> None:
         """Bring a file from the directory there; it has its name here only when it is whole."""
-        part = local.with_name(f"{local.name}.part")
+        part = local.with_name(f"{local.name}.{os.getpid()}.part")
         try:
             self._connection.get(f"{self._directory}/{name}", str(part.absolute()))
             part.replace(local)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+import time
 import tomllib
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -18,6 +19,8 @@ from node.deploy.host.layout import Layout
 from node.logs import TOKEN
 
 Request = dict[str, Any]
+FORGOTTEN = 600.0
+"""Seconds after which a file that nobody writes is one whose deployment was broken off. Who reads it has it open."""
 
 
 class Client:
@@ -28,17 +31,19 @@ class Client:
 
     def dump(self, request: Request) -> Request:
         """Write all keys and values of the ring to a file in `copy`; how many."""
-        self.clear(request)
         return self._asked(request, "dump", "--out", str(self._layout.copy / request["file"]))
 
     def load(self, request: Request) -> Request:
         """Store what a file in `copy` holds; how many keys. Raises SystemExit if some were not."""
         return self._asked(request, "load", "--format", "jsonl", str(self._layout.copy / request["file"]))
 
-    def clear(self, _: Request) -> Request:
-        """Remove what `dump` wrote, or make room for what is to be loaded."""
-        shutil.rmtree(self._layout.copy, ignore_errors=True)
-        self._layout.copy.mkdir()
+    def clear(self, request: Request) -> Request:
+        """Remove such a file, and those that nobody came back for."""
+        self._layout.copy.mkdir(mode=0o700, exist_ok=True)
+        for path in self._layout.copy.iterdir():
+            with suppress(FileNotFoundError):
+                if path.name == request["file"] or time.time() - path.stat().st_mtime > FORGOTTEN:
+                    path.unlink()
         return {}
 
     def token(self, request: Request) -> Request:
