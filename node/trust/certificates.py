@@ -33,7 +33,7 @@ USES = {
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 LONGEST, LONGEST_NAME = 16 * 1024, 64
-SKEW = timedelta(minutes=5)
+SKEW = timedelta(days=1)
 """How far the clocks of two hosts may be apart for a fresh certificate to be taken."""
 
 

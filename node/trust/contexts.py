@@ -36,10 +36,11 @@ class Credentials:
 
     @property
     def due(self) -> bool:
-        """Whether the certificate is to be renewed: a third of its time is left, or less."""
-        own = self.certificate
+        """Whether the certificate is to be renewed: a third of its time is left, or less; or it has yet to begin, as
+        one that was made while a clock was wrong."""
+        own, now = self.certificate, datetime.now(UTC)
         life = own.not_valid_after_utc - (own.not_valid_before_utc + SKEW)
-        return datetime.now(UTC) > own.not_valid_after_utc - life / 3
+        return now > own.not_valid_after_utc - life / 3 or now < own.not_valid_before_utc
 
     def belong_together(self, own: Ed25519PublicKey, authority: Ed25519PublicKey) -> bool:
         """Whether this is a certificate of that key by that authority, with all that should go with it."""

@@ -9,9 +9,11 @@ import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from node import AsyncRing
 from node.client import credentials
@@ -20,9 +22,9 @@ from node.remote.connection import Connection
 from node.remote.enrolment import enrol
 from node.remote.node import Node, NodeOptions
 from node.remote.pool import connect
-from node.trust.certificates import hosts_of, id_of
+from node.trust.certificates import hosts_of, id_of, pem_of_key
 from node.trust.contexts import client_context
-from node.trust.keyring import write_private
+from node.trust.keyring import Keyring, write_private
 from tests.remote.ends import HOST, eventually, failure_of, run
 from tests.trust.rings import SETTINGS, SecureRing, secure_ring
 
@@ -110,6 +112,54 @@ def test_a_node_whose_certificate_ended_while_it_was_off_comes_back(tmp_path: Pa
             await eventually(lambda: time.time() > end)
             await ring.again(away)
             await agreed(ring, 2)
+
+    run(scenario())
+
+
+class Wrong(datetime):
+    """A clock."""
+
+    ahead = timedelta()
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return datetime.now(tz) + cls.ahead
+
+
+def test_a_node_that_renewed_by_a_wrong_clock_comes_back_when_it_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that booted with a clock of another year, which was set after the node had started."""
+
+    async def scenario() -> None:
+        async with secure_ring(tmp_path) as ring:
+            nodes = await ring.of(2)
+            await nodes[1].close()
+            with monkeypatch.context() as wrong:
+                wrong.setattr("node.trust.certificates.datetime", Wrong)
+                wrong.setattr(Wrong, "ahead", timedelta(days=365))
+                node, key = ring.credentials(nodes[1]), Ed25519PrivateKey.generate()
+                own, life = node.certificate, SETTINGS.certificate
+                pem = ring.authority(nodes[1]).issue("node", id_of(own), key.public_key(), life, hosts_of(own))
+                Keyring(ring.data(nodes[1])).renew(replace(node, identity=pem + pem_of_key(key)))
+            await ring.again(nodes[1])
+            await agreed(ring, 2)
+
+    run(scenario())
+
+
+def test_a_certificate_is_taken_though_the_clock_of_the_node_that_made_it_is_hours_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with secure_ring(tmp_path) as ring:
+            node = await ring.first()
+            with monkeypatch.context() as wrong:
+                wrong.setattr("node.trust.certificates.datetime", Wrong)
+                wrong.setattr(Wrong, "ahead", timedelta(hours=6))
+                client = await ring.client()
+            assert not client.due
+            assert await ring.ask(node, client) is None
 
     run(scenario())
 
