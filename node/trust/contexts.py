@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -77,8 +76,7 @@ def _context(side: int, credentials: Credentials) -> ssl.SSLContext:
 
 def show(context: ssl.SSLContext, credentials: Credentials) -> None:
     """From the next connection on, show this certificate."""
-    with tempfile.TemporaryDirectory() as private:  # `ssl` loads keys from files only; this directory is ours alone
-        path = os.path.join(private, "identity")
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(credentials.identity)
-        context.load_cert_chain(path)
+    # `ssl` loads keys from files only: this one is in memory, on no disk that may be full or keep it
+    with open(os.memfd_create("identity"), "wb", buffering=0) as file:
+        file.write(credentials.identity)
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")

@@ -48,7 +48,9 @@ class Guard:
         self._keeping = asyncio.Lock()
         """Files are written one at a time, the latest standing last."""
         self._credentials = keyring.load()
-        self.standing = keyring.standing
+        self.standing = self._kept = keyring.standing
+        self._keeps = True
+        """Whether what was heard could be written the last time."""
         try:
             own = self._credentials.certificate
             self.id = id_of(own)
@@ -93,11 +95,20 @@ class Guard:
     async def _tell(self, news: Standing, ledger: Ledger) -> None:
         """Have the ring, this node and its directory know something more."""
         told = await ledger.standing(self.standing.joined(news))
-        standing = self.standing.joined(told)  # which may know more than when the ring was asked
-        if standing != self.standing:
-            self.standing = standing
-            async with self._keeping:
-                await asyncio.to_thread(self._keyring.keep_standing, self.standing)
+        self.standing = self.standing.joined(told)  # which may know more than when the ring was asked
+        async with self._keeping:
+            if self.standing != self._kept:
+                await self._keep(self.standing)
+
+    async def _keep(self, standing: Standing) -> None:
+        """On the disk, or later: a full one is no reason not to heed what was heard."""
+        try:
+            await asyncio.to_thread(self._keyring.keep_standing, standing)
+            self._kept, self._keeps = standing, True
+        except OSError as error:
+            if self._keeps:
+                log.warning("who is revoked is not kept in %s: %s; trying again", self._keyring.path, error.strerror)
+            self._keeps = False
 
     # -- letting others in ---------------------------------------------------------------------------------------
 
@@ -181,7 +192,10 @@ class Guard:
         key = Ed25519PrivateKey.generate()
         issued = self._authority.issue(NODE, self.id, key.public_key(), self._settings.certificate, self._hosts)
         self._credentials = Credentials(self._credentials.authority, issued + pem_of_key(key), self._authority.key_pem)
-        self._keyring.renew(self._credentials)
+        try:
+            self._keyring.renew(self._credentials)
+        except OSError as error:  # it goes on with it all the same, and renews the old one at its next start
+            log.warning("the new certificate is not kept in %s: %s", self._keyring.path, error.strerror)
         Event.CERTIFICATE_RENEWED.tell(
             log, "good until %s", self._credentials.certificate.not_valid_after_utc.isoformat()
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import ssl
 import stat
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,11 +24,11 @@ from node.remote.connection import Connection
 from node.remote.enrolment import enrol
 from node.remote.node import Node, NodeOptions
 from node.remote.pool import connect
-from node.trust.certificates import hosts_of, id_of, pem_of_key
+from node.trust.certificates import Authority, hosts_of, id_of, pem_of_key
 from node.trust.contexts import client_context
 from node.trust.keyring import Keyring, write_private
 from tests.remote.ends import HOST, eventually, failure_of, run
-from tests.trust.rings import SETTINGS, SecureRing, secure_ring
+from tests.trust.rings import SETTINGS, SecureRing, issued, secure_ring
 
 BRIEF = replace(SETTINGS, certificate=4.0)
 
@@ -114,6 +116,64 @@ def test_a_node_whose_certificate_ended_while_it_was_off_comes_back(tmp_path: Pa
             await agreed(ring, 2)
 
     run(scenario())
+
+
+def disk_is_full(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """From now on, for what a node keeps of trust."""
+
+    def write(path: Path, content: bytes) -> None:
+        if path.is_relative_to(directory):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_private(path, content)
+
+    monkeypatch.setattr("node.trust.keyring.write_private", write)
+
+
+def test_a_node_whose_disk_is_full_heeds_what_it_hears_and_keeps_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with secure_ring(tmp_path) as ring:
+            nodes = await ring.of(2)
+            disk_is_full(monkeypatch, ring.data(nodes[1]))
+            client = await ring.client()
+            await ring.operate(nodes[0], "revoke", "ann@laptop")
+            await eventually(
+                lambda: any(id_of(client.certificate) == id for id in nodes[1]._trust._guard.standing.revoked)
+            )
+            await asyncio.sleep(1.0)
+            for _ in range(2):
+                assert await ring.ask(nodes[1], ring.credentials(nodes[0])) is None, "it goes on"
+                assert type(await failure_of(ring.ask(nodes[1], client))) in (NotTrusted, Unreachable)
+            assert not nodes[1]._trust.tasks.failed.done()
+            monkeypatch.undo()
+            kept = Keyring(ring.data(nodes[1]))
+            await eventually(lambda: id_of(client.certificate) in kept.standing.revoked)
+
+    run(scenario())
+
+
+def test_a_node_whose_disk_is_full_renews_its_certificate_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with secure_ring(tmp_path, BRIEF) as ring:
+            node = await ring.first()
+            end = ring.credentials(node).until.timestamp()
+            disk_is_full(monkeypatch, ring.data(node))
+            await eventually(lambda: time.time() > end)
+            operator = issued(ring.authority(), "node", "0123456789abcdef")
+            assert await ring.ask(node, operator) is None
+            await node.close()
+            monkeypatch.undo()
+            assert await ring.ask(await ring.again(node), operator) is None
+
+    run(scenario())
+
+
+def test_keys_are_shown_without_being_on_a_disk_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/there/is/none")
+    client_context(issued(Authority.new(), "client", "0123456789abcdef"))
 
 
 class Wrong(datetime):
