@@ -156,6 +156,24 @@ def test_it_waits_longer_after_each_failure_but_two_seconds_at_most(installation
     assert "hosts.toml is wrong" in installation.log()
 
 
+def test_a_full_disk_does_not_end_it(installation: Installation) -> None:
+    installation.layout.state.with_suffix(".new").mkdir()  # nobody can write there, root neither
+    supervisor = installation.supervise("import sys; sys.exit('fails')")
+    eventually(lambda: installation.log().count("is started again") >= 3 or supervisor.poll() is not None)
+    assert supervisor.poll() is None
+
+
+def test_a_node_that_cannot_even_be_started_is_tried_again(installation: Installation) -> None:
+    """As where there is no memory for one more process, which may be what ended the node."""
+    python = installation.layout.release / "venv" / "bin" / "python"
+    python.rename(away := python.with_name("away"))
+    supervisor = installation.supervise(SERVES)
+    eventually(lambda: installation.log().count("cannot be started") >= 2 or supervisor.poll() is not None)
+    away.rename(python)
+    eventually(lambda: "serves secret" in installation.log() or supervisor.poll() is not None)
+    assert supervisor.poll() is None
+
+
 def test_there_is_one_supervisor(installation: Installation) -> None:
     installation.supervise(SERVES)
     eventually(lambda: "serves" in installation.log())

@@ -8,6 +8,7 @@ command line does not name the node's script, so that whoever looks for nodes fi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -75,17 +76,21 @@ class Supervisor:
     def _once(self) -> int:
         orders = json.loads(self._layout.orders.read_text())
         release = self._layout.ordered(orders)
-        self._child = subprocess.Popen(
-            [str(release / "venv" / "bin" / "python"), "server.py", *orders["words"]],
-            cwd=release,
-            env={**os.environ, **orders["environment"], "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
         self._starts += 1
+        try:
+            self._child = subprocess.Popen(
+                [str(release / "venv" / "bin" / "python"), "server.py", *orders["words"]],
+                cwd=release,
+                env={**os.environ, **orders["environment"], "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+        except OSError as error:  # too little memory, too many processes
+            self._log.info("the node cannot be started: %s", error)
+            return 1
         self._write_state(self._child.pid)
         if self._told.is_set():  # told between two starts
             self._child.send_signal(self._told_by)
@@ -96,7 +101,8 @@ class Supervisor:
 
     def _write_state(self, pid: int | None) -> None:
         state = {"node": pid, "starts": self._starts, "failures": self._failures, "last": self._last}
-        write_privately(self._layout.state, json.dumps(state))
+        with contextlib.suppress(OSError):  # a full disk is no reason to leave the node alone
+            write_privately(self._layout.state, json.dumps(state))
 
     def _note(self, text: str) -> None:
         self._log.info("%s supervisor: %s", time.strftime("%Y-%m-%d %H:%M:%S"), text)
