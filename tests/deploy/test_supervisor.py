@@ -126,6 +126,7 @@ def test_an_installation_keeps_the_release_that_the_node_was_started_with(instal
 
 def test_where_that_release_is_gone_the_current_one_is_started(installation: Installation) -> None:
     installation.supervise("print('one')").wait(PATIENCE)
+    installation.layout.state.unlink()
     installation.install("two", "print('two')")
     shutil.rmtree(installation.layout.base / "releases" / "one")
     assert installation.supervise("print('two')").wait(PATIENCE) == 0
@@ -144,8 +145,22 @@ def test_told_to_stop_it_passes_that_on_and_ends_with_the_node(installation: Ins
 
 
 def test_a_node_that_has_left_is_not_started_again(installation: Installation) -> None:
+    for _ in range(2):  # the second time as after a boot
+        assert installation.supervise("print('left')").wait(PATIENCE) == 0
+        assert installation.log().count("left\n") == 1
+    installation.layout.state.unlink()  # as `fab run_servers` does
     assert installation.supervise("print('left')").wait(PATIENCE) == 0
-    assert installation.log().count("left\n") == 1
+    assert installation.log().count("left\n") == 2
+
+
+def test_a_node_that_was_told_to_end_with_its_supervisor_comes_after_a_boot(installation: Installation) -> None:
+    """As all processes are when a host is shut down."""
+    supervisor = installation.supervise(SERVES)
+    eventually(lambda: installation.log().count("serves secret") == 1)
+    supervisor.terminate()
+    assert supervisor.wait(PATIENCE) == 0
+    installation.supervise(SERVES)
+    eventually(lambda: installation.log().count("serves secret") == 2)
 
 
 def test_it_waits_longer_after_each_failure_but_two_seconds_at_most(installation: Installation) -> None:

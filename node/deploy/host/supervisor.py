@@ -2,8 +2,9 @@
 
 It runs the release that it was ordered to, which an installation of another does not change. Waits longer after each
 failure in a row, two seconds at most. Signals are passed on; after SIGTERM and SIGUSR1, when the node has ended, so
-does this. A node that ends by itself without a failure has left its ring on purpose and is not started again. Its own
-command line does not name the node's script, so that whoever looks for nodes finds nodes.
+does this. A node that ends by itself without a failure has left its ring on purpose and is not started again, not even
+after a boot, until `fab` does so. The supervisor's own command line does not name the node's script, so that whoever
+looks for nodes finds nodes.
 """
 
 from __future__ import annotations
@@ -57,11 +58,16 @@ class Supervisor:
     def run(self) -> int:
         """Start the node, again and again; what to exit with."""
         wait = FIRST_WAIT
+        if self._has_left():
+            self._note("the node has left its ring: it is not started by itself")
+            return 0
         while not self._told.is_set():
             began = time.monotonic()
             code = self._once()
             if code == 0 or self._told.is_set():
                 self._note(f"the node has ended with code {code}")
+                if not self._told.is_set():
+                    self._write_state(None, left=True)
                 return 0
             if time.monotonic() - began > STEADY:
                 wait, self._failures = FIRST_WAIT, 0
@@ -99,8 +105,15 @@ class Supervisor:
             self._log.info(without_secrets(line.rstrip("\n")))
         return self._child.wait()
 
-    def _write_state(self, pid: int | None) -> None:
-        state = {"node": pid, "starts": self._starts, "failures": self._failures, "last": self._last}
+    def _has_left(self) -> bool:
+        """Whether the node has ended on purpose since it was last started by `fab`."""
+        try:
+            return bool(json.loads(self._layout.state.read_text()).get("left"))
+        except (OSError, ValueError):
+            return False
+
+    def _write_state(self, pid: int | None, *, left: bool = False) -> None:
+        state = {"node": pid, "starts": self._starts, "failures": self._failures, "last": self._last, "left": left}
         with contextlib.suppress(OSError):  # a full disk is no reason to leave the node alone
             write_privately(self._layout.state, json.dumps(state))
 
