@@ -62,7 +62,11 @@ def _run(fleet: Fleet, hosts: Sequence[str]) -> list[Outcome]:
 
 
 def start(host: RemoteHost, fleet: Fleet, seen: Seen) -> str:
-    """Start the node of a host, if it does not run, and wait until it serves."""
+    """Start the node of a host, if it does not run, and wait until it serves. One that fails whenever it is started is
+    stopped first: it may be for what it is told, as with a token that is used up."""
+    if (here := seen.hosts.get(host.name)) is not None and here["failing"]:
+        stop_one(host, leave=False, renew=here["renewing"])
+        seen.hosts[host.name] = look(host)
     inventory = fleet.inventory
     others = seen.others(host.name).values()
     role = _role(host, inventory, seen)

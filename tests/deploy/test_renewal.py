@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from fabric import Config
 from node.deploy.fleet import Fleet, Outcome
 from node.deploy.host.agent import Agent
 from node.deploy.host.keeper import Keeper
-from node.deploy.host.layout import Layout
+from node.deploy.host.layout import Layout, write_privately
 from node.deploy.inventory import parsed
-from node.deploy.running import renew
+from node.deploy.running import renew, run_others
 from node.deploy.ssh import HostFailed
 
 NAMES = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
@@ -29,6 +30,7 @@ class Host:
     ring: Ring
     running: str = "old"
     renewing: bool = False
+    failing: bool = False
     asked: list[str] = field(default_factory=list)
 
     @property
@@ -50,13 +52,15 @@ class Host:
         if verb == self.ring.cut:
             raise HostFailed("ssh: cut")
         if verb == "stop":
-            self.running, self.renewing = "", bool(request.get("renew"))
+            self.running, self.renewing, self.failing = "", bool(request.get("renew")), False
             return {"killed": False, "ran": True, "seconds": 1.0}
         if verb == "start":
             if self.ring.release == "broken":
                 raise HostFailed("it does not start")
+            if was := self.failing:
+                raise HostFailed("it fails as before")
             self.running, self.renewing = self.ring.release, False
-            return {"state": "serves", "was_running": False}
+            return {"state": "serves", "was_running": was}
         if verb == "whole":
             return {"members": len(self.ring.up())}
         members = [(name, 1, name) for name in self.ring.up()] if self.running else []
@@ -64,6 +68,7 @@ class Host:
             "address": self.name,
             "node": 7 if self.running else None,
             "renewing": self.renewing,
+            "failing": self.failing,
             "running": [self.running] if self.running else [],
             "release": self.ring.release,
             "members": members,
@@ -121,6 +126,27 @@ def test_a_node_that_somebody_stopped_stays_stopped() -> None:
     said = {outcome.host: outcome.said for outcome in ring.update()}
     assert said[NAMES[1]] == "does not run"
     assert ring.up() == ["10.0.0.1", "10.0.0.3"]
+
+
+def test_a_node_that_fails_whenever_it_is_started_gets_other_orders() -> None:
+    """It has a token that is used up, say; the supervisor would start it with that for ever."""
+    ring = Ring("old")
+    host = ring.by_name[NAMES[1]]
+    host.running, host.failing = "", True
+    assert all(outcome.good for outcome in run_others(ring))
+    assert "stop" in host.asked and ring.up() == list(NAMES)
+
+
+def test_a_host_tells_that_its_node_fails_whenever_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path)
+    (tmp_path / "releases" / "one").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("releases/one")
+    monkeypatch.setattr(Keeper, "supervisor", lambda _: 1)
+    for failures in (0, 2, 3):
+        write_privately(layout.state, json.dumps({"failures": failures}))
+        assert Agent(layout).look({"address": "127.0.0.1", "port": 1})["failing"] == (failures == 3)
 
 
 def test_a_host_remembers_that_an_update_stopped_its_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ STEADY = 2.0
 """Seconds after which a node that is up and waits for others will go on waiting."""
 ABSENT = 10.0
 """Seconds after which a supervisor that is not there will not come."""
+STEADY_RUN = 10.0
+"""Seconds after which a node that was started is not about to fail as it did before."""
 HOPELESS = 3
 """Failures in a row after which a start is given up."""
 
@@ -51,15 +53,17 @@ class Agent:
                 members, said = ring.members(self._where(request)), ""
             except Silent as error:
                 said = str(error)
+        supervised, uptime = self._keeper.supervisor() is not None, processes.age(nodes[0]) if nodes else 0.0
         return {
             "address": request["address"],
             "port": request["port"],
             "release": self._layout.release.name,
             "running": sorted(processes.used(self._releases) if nodes else ()),
             "node": nodes[0] if nodes else None,
-            "supervised": self._keeper.supervisor() is not None,
+            "supervised": supervised,
+            "failing": supervised and uptime < STEADY_RUN and self._state().get("failures", 0) >= HOPELESS,
             "restarts": max(0, self._state().get("starts", 1) - 1),
-            "uptime": processes.age(nodes[0]) if nodes else 0.0,
+            "uptime": uptime,
             "host_uptime": processes.host_uptime(),
             "renewing": self._layout.renewal.exists(),
             "data": self._layout.has_data,

@@ -35,8 +35,11 @@ def alive(pid: int) -> bool:
 
 
 def age(pid: int) -> float:
-    """Seconds since it was started."""
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    """Seconds since it was started; none if it has ended meanwhile."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0.0
     return max(0.0, host_uptime() - ticks / os.sysconf("SC_CLK_TCK"))
 
 
