@@ -10,6 +10,7 @@ from node.deploy.fleet import Fleet, Outcome
 from node.deploy.host import inspection, installation
 from node.deploy.inventory import Inventory
 from node.deploy.release import Release, packed
+from node.deploy.running import Seen, await_whole, look
 from node.deploy.ssh import HostFailed, NotInstalled, RemoteHost, Request
 from node.deploy.wheelhouse import Wheelhouse
 
@@ -68,12 +69,29 @@ def clock_problem(before: float, there: float, after: float, most: float) -> str
 
 
 def remove(fleet: Fleet) -> list[Outcome]:
-    """Stop the nodes and remove everything."""
+    """Stop the nodes and remove everything; of some hosts of a ring that goes on, once others have what they hold."""
     leave = fleet.hosts != fleet.inventory.hosts
 
     def on(host: RemoteHost) -> str:
         with contextlib.suppress(NotInstalled):
             host.agent("stop", {"patience": STOP, "leave": leave, "for_good": True})
+            if leave and look(host)["data"]:
+                _await_taken_over(fleet)
         return "removed" if host.script(SCRIPT, {"what": "remove"})["was_there"] else "nothing was there"
 
     return fleet.each(on)
+
+
+def _await_taken_over(fleet: Fleet) -> None:
+    """Wait until the nodes of the other hosts have all replicas, if they serve. Raises HostFailed if they do not."""
+    seen = Seen(fleet)
+    others = [name for name, said in seen.hosts.items() if said["members"] and name not in fleet.hosts]
+    if not others:
+        return
+    try:
+        with fleet.connection(others[0]) as other:
+            await_whole(other, [], replicas=True)
+    except HostFailed as error:
+        raise HostFailed(
+            f"stopped, but its data stays, for others may not have it ({error}): fab run_servers"
+        ) from None

@@ -1,103 +1,18 @@
-"""`update_servers` on hosts that answer as the agent does: what it goes on with after it was broken off or failed."""
+"""`update_servers` and the start of nodes on hosts that answer as the agent does: what it goes on with after it was
+broken off or failed."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fabric import Config
 
-from node.deploy.fleet import Fleet, Outcome
 from node.deploy.host.agent import Agent
 from node.deploy.host.keeper import Keeper
 from node.deploy.host.layout import Layout, write_privately
-from node.deploy.inventory import parsed
-from node.deploy.running import renew, run_others
-from node.deploy.ssh import HostFailed
-
-NAMES = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
-INVENTORY = parsed(f'first = "{NAMES[0]}"\nothers = {list(NAMES[1:])}\n[ring]\ninsecure = true\n', "hosts.toml")
-
-
-@dataclass
-class Host:
-    """What a host has and runs. Its release does not start if it is broken."""
-
-    name: str
-    ring: Ring
-    running: str = "old"
-    renewing: bool = False
-    failing: bool = False
-    asked: list[str] = field(default_factory=list)
-
-    @property
-    def where(self) -> dict[str, Any]:
-        return {"address": self.name, "port": 1}
-
-    @property
-    def address(self) -> str:
-        return self.name
-
-    def __enter__(self) -> Host:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def agent(self, verb: str, request: dict[str, Any], _: float = 0.0) -> dict[str, Any]:
-        self.asked.append(verb)
-        if verb == self.ring.cut:
-            raise HostFailed("ssh: cut")
-        if verb == "stop":
-            self.running, self.renewing, self.failing = "", bool(request.get("renew")), False
-            return {"killed": False, "ran": True, "seconds": 1.0}
-        if verb == "start":
-            if self.ring.release == "broken":
-                raise HostFailed("it does not start")
-            if was := self.failing:
-                raise HostFailed("it fails as before")
-            self.running, self.renewing = self.ring.release, False
-            return {"state": "serves", "was_running": was}
-        if verb == "whole":
-            return {"members": len(self.ring.up())}
-        members = [(name, 1, name) for name in self.ring.up()] if self.running else []
-        return {
-            "address": self.name,
-            "node": 7 if self.running else None,
-            "renewing": self.renewing,
-            "failing": self.failing,
-            "running": [self.running] if self.running else [],
-            "release": self.ring.release,
-            "members": members,
-            "data": True,
-        }
-
-
-class Ring(Fleet):
-    """Three hosts that all have got a release."""
-
-    def __init__(self, release: str) -> None:
-        super().__init__(INVENTORY, Config())
-        self.release = release
-        self.cut = ""
-        self.by_name = {name: Host(name, self) for name in NAMES}
-
-    def connection(self, host: str) -> Any:
-        return self.by_name[host]
-
-    def everywhere(self) -> Fleet:
-        return self
-
-    def up(self) -> list[str]:
-        """Those that serve."""
-        return [name for name, host in self.by_name.items() if host.running]
-
-    def update(self) -> list[Outcome]:
-        """Do it."""
-        return renew(self, NAMES)
+from node.deploy.running import run_others
+from tests.deploy.answering import NAMES, Ring
 
 
 def test_a_release_that_does_not_start_takes_down_one_node_however_often_it_is_tried() -> None:
