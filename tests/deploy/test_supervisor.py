@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from node.deploy.host.installation import _prune
+from node.deploy.host.keeper import Keeper
 from node.deploy.host.layout import Layout
 from tests.ring.nodes import PATIENCE, eventually
 
@@ -142,6 +143,19 @@ def test_told_to_stop_it_passes_that_on_and_ends_with_the_node(installation: Ins
     assert supervisor.wait(PATIENCE) == 0
     assert not Path(f"/proc/{node}").exists()
     assert ("rests" in installation.log()) == (number == signal.SIGUSR1)
+
+
+def test_a_node_that_has_to_be_killed_takes_its_supervisor_with_it_in_good_order(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd starts a supervisor again that was killed, and with it the node that was to be stopped."""
+    monkeypatch.setattr("node.deploy.host.keeper._run", lambda *_, **__: None)
+    supervisor = installation.supervise(SERVES.replace("sys.exit(0)", "None"))
+    eventually(lambda: installation.log().count("serves secret") == 1)
+    node = installation.state()["node"]
+    assert Keeper(installation.layout).stop(signal.SIGTERM, 0.5)
+    assert supervisor.wait(PATIENCE) == 0
+    assert not Path(f"/proc/{node}").exists()
 
 
 def test_a_node_that_has_left_is_not_started_again(installation: Installation) -> None:

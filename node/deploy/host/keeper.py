@@ -92,10 +92,11 @@ class Keeper:
         processes.tell([pid], number)
         if not processes.gone([pid, *nodes], patience):
             return False
-        processes.tell([pid], signal.SIGKILL)
-        left = processes.nodes_in(self._layout.base / "releases")
-        processes.tell(left, signal.SIGKILL)
-        processes.gone([pid, *left], 5.0)
+        # The node first: its supervisor then ends as it was told to. One that was killed systemd would start again.
+        processes.end(processes.nodes_in(self._layout.base / "releases"), signal.SIGKILL, 5.0)
+        if processes.gone([pid], 5.0):
+            processes.tell([pid], signal.SIGKILL)
+            processes.end(processes.nodes_in(self._layout.base / "releases"), signal.SIGKILL, 5.0)
         return True
 
     def forget(self) -> None:
