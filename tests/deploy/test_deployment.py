@@ -113,6 +113,7 @@ def test_a_ring_is_copied_and_restored_and_renewed_under_load(fab: Fab) -> None:
     fab("setup_servers", "run_server", "run_servers", "the_special")
     it_is_copied_and_restored(fab)
     one_leaves_and_comes_back(fab)
+    a_release_that_does_not_start_takes_down_one_node(fab)
     it_is_renewed_under_load(fab)
 
 
@@ -159,6 +160,21 @@ def one_leaves_and_comes_back(fab: Fab) -> None:
     assert hosts.address(3) not in ask(hosts, 1, "ring.get_conn_info()")
     fab("-H", hosts.address(3), "run_servers")
     assert hosts.address(3) in ask(hosts, 1, "ring.get_conn_info()")
+
+
+def a_release_that_does_not_start_takes_down_one_node(fab: Fab) -> None:
+    hosts, module = fab.hosts, fab.tree / "node" / "remote" / "node.py"
+    good = module.read_text()
+    module.write_text(good + "\nNode.start = None\n")
+    for _ in range(2):
+        assert "not restarted, for" in fab("update_servers", "--offline", code=1)
+        assert len(literal_eval(ask(hosts, 2, "ring.get_conn_info()"))) == 3
+    killed = node_of(hosts, 3)
+    hosts.run(3, "pkill", "-9", "-f", "server.py")
+    eventually(lambda: node_of(hosts, 3) not in ("", killed) and ask(hosts, 3, "ring.get_conn_info()"))
+    module.write_text(good)
+    assert "restarted, serves in a ring of 4" in rows(fab("update_servers", "--offline"))[hosts.address(1)]
+    assert WHOLE in fab("status")
 
 
 def it_is_renewed_under_load(fab: Fab) -> None:
