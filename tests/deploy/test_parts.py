@@ -19,6 +19,7 @@ from paramiko.ssh_exception import NoValidConnectionsError, SSHException
 
 from node import __version__
 from node.deploy.fleet import AT_ONCE, Fleet, HostsFailed, Outcome, report
+from node.deploy.host.installation import _declare_complete
 from node.deploy.installing import clock_problem
 from node.deploy.inventory import parsed
 from node.deploy.release import packed
@@ -52,6 +53,14 @@ def test_a_release_is_named_after_all_that_is_in_it_and_nothing_else(tree: Path)
     assert packed(tree).lock == release.lock
     names = zipfile.ZipFile(BytesIO(release.archive)).namelist()
     assert {"server.py", "requirements.lock", "node/deploy/host/agent.py"} <= set(names)
+
+
+def test_a_release_is_complete_once_all_of_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss of power otherwise leaves empty files in what every later installation takes for complete."""
+    before: list[list[Path]] = []
+    monkeypatch.setattr(os, "sync", lambda: before.append(list(tmp_path.iterdir())))
+    _declare_complete(tmp_path, "an environment")
+    assert before == [[]] and (tmp_path / ".complete").read_text() == "an environment"
 
 
 def test_a_tree_that_is_not_whole_is_not_deployed(tree: Path) -> None:

@@ -115,6 +115,7 @@ def _complete(directory: Path) -> bool:
 
 
 def _declare_complete(directory: Path, made_for: str) -> None:
+    os.sync()  # what is in it first: after a loss of power files that were just written may be empty
     with (directory / ".complete").open("w") as file:
         file.write(made_for)
         file.flush()
