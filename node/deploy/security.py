@@ -19,13 +19,13 @@ class Security:
 
 
 def security_of(name: str, fleet: Fleet, seen: Mapping[str, Request]) -> Security:
-    """For the node on this host. The first founds a ring with certificates, those with data have theirs, and others
-    come with a token from a host that serves. Raises HostFailed if that gives none."""
+    """For the node on this host. The first founds a ring with certificates; those that have none, as one that was
+    revoked and is to come back, get a token from a host that serves. Raises HostFailed if that gives none."""
     if fleet.inventory.ring.insecure:
         return Security(words=("--insecure",))
     here = seen.get(name)
     serving = [other for other, said in seen.items() if other != name and said["members"]]
-    if not serving or (here is not None and (here["data"] or here["node"])):
+    if not serving or (here is not None and (here["certified"] or here["node"])):
         return Security()
     with fleet.connection(serving[0]) as giver:
         token = giver.agent("token", {"client": False})["token"]

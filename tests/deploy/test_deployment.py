@@ -284,6 +284,18 @@ def test_unless_told_otherwise_a_ring_has_certificates_and_tokens_are_seen_by_no
     assert "ring1." not in said and "ring1." not in hosts.run(1, "sh", "-c", f"cat {HOME}/rpychord/log/*.log")
     hosts.run(2, "pkill", "-9", "-f", "server.py")
     eventually(lambda: "ring of 2: " in fab("status"), what="the killed node, with its certificate")
+    it_is_revoked_and_let_in_again(fab, 2)
+
+
+def it_is_revoked_and_let_in_again(fab: Fab, number: int) -> None:
+    """As the manual says."""
+    hosts = fab.hosts
+    words = f"rpychord/current/venv/bin/ring revoke {hosts.address(number)} --data rpychord/data"
+    assert "revoked node" in hosts.run(1, "su", "-", "chord", "-c", words)
+    eventually(lambda: "is revoked" in fab("-H", hosts.address(number), "logs"), what="a node that has heard of it")
+    fab("-H", hosts.address(number), "stop_servers")
+    hosts.run(number, "rm", "-r", f"{HOME}/rpychord/data/trust")
+    assert "serves in a ring of 2" in fab("-H", hosts.address(number), "run_servers")
 
 
 @pytest.mark.parametrize("fab", [7], indirect=True)

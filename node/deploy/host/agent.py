@@ -67,6 +67,7 @@ class Agent:
             "host_uptime": processes.host_uptime(),
             "renewing": self._layout.renewal.exists(),
             "data": self._layout.has_data,
+            "certified": self._layout.trust.is_dir(),
             "bytes": self._layout.data_size(),
             "members": members,
             "said": said,
