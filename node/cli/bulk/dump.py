@@ -30,7 +30,7 @@ def command(prefix: str, out: Path | None, nodes: tuple[Address, ...], timeout: 
 
     A line is {"key": ..., "value": ...}. What JSON does not have is an object of one member that says what it is, as
     {"base64": ...} for bytes. `ring load` takes it back. Each key is as of the moment it is read; times to live are
-    not written. A file has its name only once it is complete.
+    not written, and of values that stand side by side the newest is. A file has its name only once it is complete.
     """
 
     async def work(ring: AsyncRing) -> None:
