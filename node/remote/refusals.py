@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 PERIOD = 60.0
 """Seconds in which one host is told of once."""
 HOSTS = 1000
-"""That are told apart within that time; of others it is not said any more that they come again."""
+"""That are told apart within that time; of others it is not said any more that they come, or came again."""
 
 
 class Refusals:
@@ -26,7 +26,10 @@ class Refusals:
         """A peer at HOST:PORT is refused."""
         host = peer.rpartition(":")[0] or peer
         if now - self._told.get(host, float("-inf")) < PERIOD or (host not in self._told and len(self._told) >= HOSTS):
-            self._since[host] += host in self._told
+            if host in self._told:
+                self._since[host] += 1
+            if len(self._since) > HOSTS:  # whoever has many addresses is not remembered for ever by each
+                del self._since[next(iter(self._since))]
             return
         before = self._since.pop(host, 0)
         self._told = {each: at for each, at in self._told.items() if now - at < PERIOD} | {host: now}
