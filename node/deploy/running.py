@@ -11,6 +11,7 @@ from node.deploy.ssh import HostFailed, RemoteHost, Request
 
 START, STOP, WHOLE = 60.0, 75.0, 180.0
 """Seconds a node has to start, to hand over and end, and a ring to become whole."""
+FOR_NOW = "; until the next boot, after which nothing starts it: install cron there, or loginctl enable-linger USER"
 REPLY = 60.0
 """Seconds more for the answer, after what was asked for had its time."""
 
@@ -52,7 +53,12 @@ def run_others(fleet: Fleet) -> list[Outcome]:
     outcomes = _run(fleet, fleet.of(*fleet.inventory.others))
     good = [each.host for each in outcomes if each.good]
     running = Seen(fleet).running()
-    whole = fleet.each(lambda host: await_whole(host, running, replicas=False), good)
+    for_now = {each.host for each in outcomes if each.said.endswith(FOR_NOW)}
+
+    def on(host: RemoteHost) -> str:
+        return await_whole(host, running, replicas=False) + (FOR_NOW if host.name in for_now else "")
+
+    whole = fleet.each(on, good)
     return [each for each in outcomes if not each.good] + whole
 
 
@@ -78,9 +84,10 @@ def start(host: RemoteHost, fleet: Fleet, seen: Seen) -> str:
         "may_wait": len(inventory.hosts) > 1 and not any(said["node"] for said in others),
     }
     answer = host.agent("start", request, START + STOP + REPLY)
+    for_now = FOR_NOW if answer["kept"] == "nothing" else ""
     if answer["state"] == "waits":
-        return "started, waits for the others of its ring: fab run_servers"
-    return "runs" if answer["was_running"] else "started"
+        return "started, waits for the others of its ring: fab run_servers" + for_now
+    return "runs" if answer["was_running"] else "started" + for_now
 
 
 def _role(host: RemoteHost, inventory: Inventory, seen: Seen) -> list[str]:

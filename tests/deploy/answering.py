@@ -58,10 +58,11 @@ class Host:
         if verb == "start":
             if self.ring.release == "broken":
                 raise HostFailed("it does not start")
-            if was := self.failing:
+            if self.failing:
                 raise HostFailed("it fails as before")
+            was = bool(self.running)
             self.running, self.renewing = self.ring.release, False
-            return {"state": "serves", "was_running": was}
+            return {"state": "serves", "was_running": was, "kept": "" if was else self.ring.kept}
         if verb == "whole":
             if request["replicas"] and self.ring.problem:
                 raise HostFailed(f"not after 180 s: {self.ring.problem}")
@@ -87,6 +88,7 @@ class Ring(Fleet):
         self.release = release
         self.cut = ""
         self.problem = ""
+        self.kept = "systemd"
         self.by_name = {name: Host(name, self) for name in NAMES}
 
     def connection(self, host: str) -> Any:

@@ -61,6 +61,18 @@ def test_a_user_who_lingers_gets_a_unit(tmp_path: Path, monkeypatch: pytest.Monk
     assert not system.unit.exists()
 
 
+@pytest.mark.parametrize("cron", ["none", "forbidden"])
+def test_where_there_is_neither_it_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cron: str) -> None:
+    system = System(tmp_path, monkeypatch, linger="no", user_units=0)
+    crontab = tmp_path / "bin" / "crontab"
+    if cron == "none":
+        crontab.unlink()
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    else:
+        crontab.write_text("#!/bin/sh\necho 'You (chord) are not allowed to use this program' >&2; exit 1\n")
+    assert system.keeper.start() == "nothing"
+
+
 @pytest.mark.parametrize(("linger", "user_units"), [("no", 0), ("yes", 1)])
 def test_where_a_unit_would_end_with_the_login_cron_starts_it_after_a_boot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linger: str, user_units: int

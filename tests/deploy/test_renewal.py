@@ -11,7 +11,7 @@ import pytest
 from node.deploy.host.agent import Agent
 from node.deploy.host.keeper import Keeper
 from node.deploy.host.layout import Layout, write_privately
-from node.deploy.running import run_others
+from node.deploy.running import run_first, run_others
 from tests.deploy.answering import NAMES, Ring
 
 
@@ -50,6 +50,16 @@ def test_a_node_that_fails_whenever_it_is_started_gets_other_orders() -> None:
     host.running, host.failing = "", True
     assert all(outcome.good for outcome in run_others(ring))
     assert "stop" in host.asked and ring.up() == list(NAMES)
+
+
+def test_where_nothing_starts_a_node_after_a_boot_that_is_said() -> None:
+    ring = Ring("old")
+    ring.kept = "nothing"
+    for host in ring.by_name.values():
+        host.running = ""
+    for outcome in [*run_first(ring), *run_others(ring)]:
+        assert outcome.good and "until the next boot" in outcome.said
+    assert not any("until the next boot" in outcome.said for outcome in run_others(ring)), "they run already"
 
 
 def test_a_host_tells_that_its_node_fails_whenever_it_is_started(

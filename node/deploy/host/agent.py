@@ -76,7 +76,7 @@ class Agent:
     def start(self, request: Request) -> Request:
         """Start the node, or find it running; return when it serves, or waits for the others of its ring."""
         with self._layout.alone():
-            had_data = self._layout.has_data
+            had_data, kept = self._layout.has_data, ""
             was = self._keeper.supervisor() is not None
             if not was:
                 processes.end(processes.nodes_in(self._releases), signal.SIGTERM, request["patience"])
@@ -86,10 +86,10 @@ class Agent:
                 write_privately(self._layout.orders, json.dumps(orders))
                 self._layout.state.unlink(missing_ok=True)
                 self._said_before = self._layout.said.stat().st_size if self._layout.said.exists() else 0
-                self._keeper.start()
+                kept = self._keeper.start()
             state = self._until_up(request, started=not was, may_wait=had_data and request["may_wait"])
             self._layout.renewal.unlink(missing_ok=True)
-            return {"state": state, "was_running": was}
+            return {"state": state, "was_running": was, "kept": kept}
 
     def stop(self, request: Request) -> Request:
         """End the node and what supervises it; it leaves its ring, or only rests."""

@@ -59,7 +59,8 @@ class Keeper:
             return None
 
     def start(self) -> str:
-        """Have a supervisor run from now on, also after this host has started anew; by what means."""
+        """Have a supervisor run from now on, also after this host has started anew; by what means: `nothing` starts it
+        then where there is neither systemd for this user nor cron."""
         if _systemd():
             self._unit_file.parent.mkdir(parents=True, exist_ok=True)
             self._unit_file.write_text(UNIT.format(python=self._python, module=MODULE))
@@ -69,7 +70,7 @@ class Keeper:
                         f"systemctl --user {' '.join(words)}: {done.stderr.strip() if done else 'no answer'}"
                     )
             return "systemd"
-        self._at_reboot([f"@reboot {shlex.quote(str(self._python))} -m {MODULE} {self._mark}"])
+        kept = self._at_reboot([f"@reboot {shlex.quote(str(self._python))} -m {MODULE} {self._mark}"])
         subprocess.Popen(
             [sys.executable, "-m", MODULE],
             cwd=self._layout.release,
@@ -78,7 +79,7 @@ class Keeper:
             stderr=self._errors(),
             start_new_session=True,
         )
-        return "supervisor"
+        return "supervisor" if kept else "nothing"
 
     def stop(self, number: int, patience: float) -> bool:
         """End the supervisor and its node by a signal, and have none start by itself; whether it took a kill."""
@@ -110,17 +111,19 @@ class Keeper:
         self._layout.said.parent.mkdir(mode=0o700, exist_ok=True)
         return os.open(self._layout.said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def _at_reboot(self, lines: list[str]) -> None:
-        """What cron starts of this installation. Nothing where there is no cron."""
+    def _at_reboot(self, lines: list[str]) -> bool:
+        """What cron starts of this installation; whether there is a cron that does."""
         if shutil.which("crontab") is None:
-            return
+            return False
         listed = _run("crontab", "-l")
         if listed is None or (listed.returncode and "no crontab" not in listed.stderr):
-            return
+            return False
         before = listed.stdout.splitlines() if listed.returncode == 0 else []
         after = [line for line in before if not line.endswith(self._mark)] + lines
-        if after != before:
-            _run("crontab", "-", text="".join(f"{line}\n" for line in after))
+        if after == before:
+            return True
+        written = _run("crontab", "-", text="".join(f"{line}\n" for line in after))
+        return written is not None and not written.returncode
 
 
 def _systemd() -> bool:
