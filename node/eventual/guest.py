@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from node.batches import all_of, portions
+from node.batches import portions, side_by_side
 from node.codec import Address, Contact
 from node.data import Scan, Stored, Version
 from node.errors import (
@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 FRESH = 10.0
 """Seconds after which the members are asked for anew."""
+SIDE_BY_SIDE = 4
+"""Questions of one batch under way at a time: a node works on each key by itself, and what waits for it too long is
+asked a second time."""
 FINAL = (BadValue, BadUsage, StoreFull)
 
 
@@ -70,7 +73,7 @@ class Guest(Limited):
                 found.update(zip(part, answer, strict=False))
                 part = part[max(len(answer), 1) :]
 
-        await self._apart(get, list(dict.fromkeys(keys)), lambda key: key, len)
+        await self._apart(get, dict.fromkeys(keys), lambda key: key, len)
         return found
 
     async def put_many(self, pairs: Iterable[tuple[bytes, bytes]], expires: int = 0) -> None:
@@ -80,9 +83,7 @@ class Guest(Limited):
         async def put(part: list[tuple[bytes, bytes]]) -> None:
             await self._ask(Identifier.of_key(part[0][0]), PUT_MANY, tuple(part), repeatable=False)
 
-        await self._apart(
-            put, list(dict(pairs).items()), lambda pair: pair[0], lambda pair: len(pair[0]) + len(pair[1])
-        )
+        await self._apart(put, dict(pairs).items(), lambda pair: pair[0], lambda pair: len(pair[0]) + len(pair[1]))
 
     async def delete_many(self, keys: Iterable[bytes]) -> int:
         """Raises as `put` does."""
@@ -93,7 +94,7 @@ class Guest(Limited):
             there = await self._ask(Identifier.of_key(part[0]), DELETE_MANY, tuple(part), repeatable=False)
             gone += there
 
-        await self._apart(delete, list(dict.fromkeys(keys)), lambda key: key, len)
+        await self._apart(delete, dict.fromkeys(keys), lambda key: key, len)
         return gone
 
     async def scan(
@@ -116,18 +117,18 @@ class Guest(Limited):
     async def _apart(
         self,
         do: Callable[[list[T]], Awaitable[None]],
-        things: Sequence[T],
+        things: Iterable[T],
         key_of: Callable[[T], bytes],
         size_of: Callable[[T], int],
     ) -> None:
-        """By the node that owns them, and by size; then the first failure, if there was one."""
+        """By the node that owns them, and by size, some at a time; then the first failure, if there was one."""
         await self._learn_members()
         ids = [contact.id for contact in self._contacts]
-        owned: dict[int, list[T]] = {}
-        for thing in things:
-            owner = successor_index(ids, Identifier.of_key(key_of(thing))) if ids else 0
-            owned.setdefault(owner, []).append(thing)
-        await all_of(do(portion) for each in owned.values() for portion in portions(each, size_of))
+
+        def owner_of(thing: T) -> int:
+            return successor_index(ids, Identifier.of_key(key_of(thing))) if ids else 0
+
+        await side_by_side(do, portions(things, size_of, owner_of), SIDE_BY_SIDE)
 
     async def _ask(self, point: Identifier, method: Method[Q, A], question: Q, *, repeatable: bool = True) -> A:
         """Ask the owner of a point, then those after it. Raises Unavailable; OutcomeUnknown unless it is repeatable."""

@@ -10,6 +10,7 @@ import pytest
 
 from node.batches import VOLUME
 from node.codec import Address, pack
+from node.data import Stored
 from node.errors import OutcomeUnknown, Unavailable
 from node.eventual.exchange import Exchange
 from node.eventual.guest import Guest
@@ -48,6 +49,32 @@ def test_a_batch_of_which_a_part_was_written_is_not_written_again_elsewhere() ->
         assert set(times.values()) == {0, 1}
 
     for_each_seed(3, scenario)
+
+
+def test_a_batch_larger_than_nodes_can_do_at_once_waits_with_the_client() -> None:
+    """All of it at the nodes at once was waited for in vain, and asked again of nodes that had not done it yet."""
+    pairs = {b"key %d" % n: b"%d" % n for n in range(20_000)}
+
+    async def scenario(seed: int) -> None:
+        ring = eventual_ring(seed)
+        hosts = await ring.of(3)
+        await until(ring.is_ideal, 60.0, "a ring")
+        for host in hosts:
+            data, busy = commons(ring, host), asyncio.Lock()
+
+            async def slow(keys: tuple[bytes, ...], busy: asyncio.Lock = busy) -> dict[bytes, Stored | None]:
+                async with busy:
+                    await asyncio.sleep(0.001 * len(keys))
+                return {key: Stored((1, 1), pairs[key]) for key in keys}
+
+            data.get_many = slow  # type: ignore[method-assign, assignment]
+        client = ring.world.host()
+        client.start()
+        guest = Guest([hosts[0].address], client.transport, ring.settings)
+        found = await client.run(guest.get_many(pairs))
+        assert {key: stored and stored.value for key, stored in found.items()} == pairs
+
+    for_each_seed(1, scenario)
 
 
 def test_strays_are_handed_over_in_messages_of_bounded_size_however_long_their_keys_are(
