@@ -32,10 +32,15 @@ class Atlas:
         """The latest map known."""
         return self._ring
 
+    @property
+    def nodes(self) -> list[Address]:
+        """Those that are in it, and those the client began with."""
+        return list(dict.fromkeys([*(resident.address for resident in self._ring.residents), *self._seeds]))
+
     async def current(self) -> None:
         """Learn the map as it is now from a node, each time beginning with another. Raises NoQuorum if those that
         answer cannot tell, Unreachable if none answers."""
-        nodes = list(dict.fromkeys([*(resident.address for resident in self._ring.residents), *self._seeds]))
+        nodes = self.nodes
         self._turned += 1
         failure: RingError = Unreachable("no node of the ring is known")
         for n in range(len(nodes)):

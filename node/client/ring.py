@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -99,21 +100,22 @@ class AsyncRing:
         shown = await credentials.of(settings, seeds)
         tls = None if shown is None else credentials.context(shown)
         pool = Pool(settings, random.Random(), tls=tls)
-        session = Session(seeds, replace(settings, operation=timeout / 2), tls)
         try:
             hello = await _first_hello(seeds, pool, settings)
         except BaseException:
             await pool.close()
             raise
+        session_with = partial(Session, seeds, replace(settings, operation=timeout / 2), tls)
         if unpack(RingMap, hello.record.value).policy.consistency == "eventual":
             from node.eventual.guest import Guest
 
-            ring = cls(hello.ring, Guest(seeds, pool, settings), None, session, pool, settings)
+            guest = Guest(seeds, pool, settings)
+            ring = cls(hello.ring, guest, None, session_with(lambda: guest.nodes), pool, settings)
         else:
             atlas = Atlas(hello.record, seeds, pool, settings)
             lines = Lines(pool, settings, tls)
             router = Router(atlas, lines, settings, random.Random(), now=time.monotonic)
-            ring = cls(hello.ring, router, atlas, session, pool, settings, lines)
+            ring = cls(hello.ring, router, atlas, session_with(lambda: atlas.nodes), pool, settings, lines)
         if shown is not None:
             ring._certified = asyncio.create_task(ring._keep_certified(seeds, shown))
         return ring

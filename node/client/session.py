@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from node.codec import Address
@@ -26,8 +26,16 @@ FINAL = (BadValue, StoreFull, NotARing)
 class Session:
     """One connection at a time, to the first of `nodes` that answers. A node that is silent is left for the next."""
 
-    def __init__(self, nodes: Iterable[Address], settings: Settings, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        nodes: Iterable[Address],
+        settings: Settings,
+        tls: ssl.SSLContext | None = None,
+        known: Callable[[], Iterable[Address]] = tuple,
+    ) -> None:
+        """`known`: nodes that others have heard of since, as those of `nodes` may all have left."""
         self._nodes = list(nodes)
+        self._known = known
         self._settings = settings
         self._tls = tls
         self._connection: Connection | None = None
@@ -130,6 +138,7 @@ class Session:
         async with self._connecting:
             if self._connection is not None and not self._connection.closed:
                 return self._connection
+            self._nodes += [node for node in self._known() if node not in self._nodes]
             for _ in range(len(self._nodes) - 1):
                 try:
                     return await self._connect()

@@ -49,6 +49,11 @@ class Guest(Limited):
         self._contacts: list[Contact] = []
         self._until = 0.0
 
+    @property
+    def nodes(self) -> list[Address]:
+        """The members as of not long ago, and the nodes that the client began with."""
+        return list(dict.fromkeys([*(contact.address for contact in self._contacts), *self._seeds]))
+
     async def get(self, key: bytes) -> Stored | None:
         """What the node that answers knows to be the latest. Raises Unavailable."""
         return (await self.get_many((key,)))[key]
@@ -168,8 +173,7 @@ class Guest(Limited):
         if loop.time() < self._until:
             return
         self._until = loop.time() + FRESH
-        known = dict.fromkeys([*(contact.address for contact in self._contacts), *self._seeds])
-        for node in known:
+        for node in self.nodes:
             try:
                 contacts = await CONTACTS.ask(self._transport, node, None, deadline=self._settings.call)
             except RingError:

@@ -136,6 +136,23 @@ def test_a_second_seed_is_used_where_the_first_is_silent(chains: RingOfProcesses
         assert ring["key"] == "value"
 
 
+@pytest.mark.parametrize("consistency", ["chain", "eventual"])
+def test_the_ring_is_looked_at_when_the_node_that_a_client_began_with_has_left(
+    tmp_path: Path, consistency: str
+) -> None:
+    processes = RingOfProcesses(tmp_path)
+    try:
+        first, second, _ = processes.of(3, "--consistency", consistency)
+        with Ring.connect(f"127.0.0.1:{first.port}") as ring:
+            eventually(lambda: len({node for arc in ring.verify() for node in arc[3]}) == 3, what="three replicas")
+            ring["key"] = 1
+            assert first.terminate() == 0
+            assert ring["key"] == 1
+            assert second.port in {port for _, port, _ in ring.replicas("key")}
+    finally:
+        processes.close()
+
+
 def test_what_is_no_ring_is_said() -> None:
     with pytest.raises(Unreachable, match="127.0.0.1:1"):
         Ring.connect("127.0.0.1:1")
