@@ -9,6 +9,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -34,7 +35,11 @@ A_TURN = 0.001
 """Seconds until the descriptor of a connection that was ended is free."""
 FLUSH = 0.5
 """Seconds that answers already written get to leave, at the end."""
+KEPT = 256
+"""Descriptors that connections leave to the store, a quarter of all at most: a store that cannot open a file ends its
+node."""
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+SHORT = "out of file descriptors: raise the limit (ulimit -n)"
 
 
 class Listener:
@@ -61,6 +66,8 @@ class Listener:
         self._loop: asyncio.AbstractEventLoop
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._spare = -1
+        self._most = settings.max_connections
+        """Connections there may be now."""
         self._refusals = Refusals()
         self._unfinished = 0
         """Bytes of frames that are not whole yet, of all connections."""
@@ -147,8 +154,11 @@ class Listener:
                     return
                 log.debug("a connection ended before it was accepted: %s", error)
                 continue
-            if len(self._connections) >= self._settings.max_connections and not self._evict():
-                self._refuse(peer, f"there are {len(self._connections)} connections, which is the limit")
+            if len(self._connections) >= self._most and not self._evict():
+                limited = self._most < self._settings.max_connections
+                self._refuse(
+                    peer, SHORT if limited else f"there are {len(self._connections)} connections, which is the limit"
+                )
                 sock.close()
                 continue
             sock.setblocking(False)
@@ -203,6 +213,19 @@ class Listener:
             log.info("%d bytes are kept for peers that send or read too little: ending the largest", self._unfinished)
             largest.wire.fail("too much is waited for")
 
+    def _room(self) -> int:
+        """How many connections there may be: as the settings say, or fewer where descriptors are limited."""
+        most = self._settings.max_connections
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit == resource.RLIM_INFINITY or limit >= most + 2 * KEPT:
+            return most
+        try:
+            used = len(os.listdir("/dev/fd"))
+        except OSError as error:
+            log.debug("descriptors cannot be counted: %s", error)
+            return most
+        return min(most, len(self._connections) + limit - min(KEPT, limit // 4) - used)
+
     def _reserve(self) -> None:
         """Keep a descriptor for the day there are no others."""
         if self._spare < 0:
@@ -220,7 +243,7 @@ class Listener:
             try:
                 sock, peer = listening.accept()
                 sock.close()
-                self._refuse(peer, "out of file descriptors: raise the limit (ulimit -n)")
+                self._refuse(peer, SHORT)
             except OSError as error:
                 log.debug("nobody to turn away: %s", error)
             self._reserve()
@@ -232,7 +255,11 @@ class Listener:
         self._accept_on()
 
     def _sweep(self) -> None:
-        """End connections that never said anything, stopped in the middle of a frame, or were idle for too long."""
+        """End connections that never said anything, stopped in the middle of a frame, or were idle for too long; and
+        see how many there may be."""
+        self._most = self._room()
+        while len(self._connections) > self._most and self._evict():
+            pass
         now = self._loop.time()
         for connection in list(self._connections):
             if not connection.closed and not connection.busy and (reason := connection.wire.overdue(now)):
