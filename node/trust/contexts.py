@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -76,7 +79,18 @@ def _context(side: int, credentials: Credentials) -> ssl.SSLContext:
 
 def show(context: ssl.SSLContext, credentials: Credentials) -> None:
     """From the next connection on, show this certificate."""
-    # `ssl` loads keys from files only: this one is in memory, on no disk that may be full or keep it
-    with open(os.memfd_create("identity"), "wb", buffering=0) as file:
-        file.write(credentials.identity)
-        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+    with _file_of(credentials.identity) as path:  # `ssl` loads keys from files only
+        context.load_cert_chain(path)
+
+
+@contextmanager
+def _file_of(content: bytes) -> Iterator[str]:
+    """The path of a file that nobody else reads: in memory if that can be, on no disk that may be full or keep it."""
+    if hasattr(os, "memfd_create"):
+        with open(os.memfd_create("identity"), "wb", buffering=0) as memory:
+            memory.write(content)
+            yield f"/proc/self/fd/{memory.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile(buffering=0) as file:
+            file.write(content)
+            yield file.name
