@@ -83,10 +83,14 @@ def start(host: RemoteHost, fleet: Fleet, seen: Seen) -> str:
         "patience": START,
         "may_wait": len(inventory.hosts) > 1 and not any(said["node"] for said in others),
     }
+    silent = [name for name in inventory.hosts if name not in seen.hosts]
+    founds = silent and not any(said["data"] or said["node"] for said in seen.hosts.values())
     answer = host.agent("start", request, START + STOP + REPLY)
     for_now = FOR_NOW if answer["kept"] == "nothing" else ""
     if answer["state"] == "waits":
         return "started, waits for the others of its ring: fab run_servers" + for_now
+    if founds and not answer["was_running"]:
+        return f"began a new ring, though {', '.join(silent)} cannot be asked for one{for_now}"
     return "runs" if answer["was_running"] else "started" + for_now
 
 

@@ -50,7 +50,7 @@ class Host:
 
     def agent(self, verb: str, request: dict[str, Any], _: float = 0.0) -> dict[str, Any]:
         self.asked.append(verb)
-        if verb == self.ring.cut:
+        if self.name in self.ring.silent or verb == self.ring.cut:
             raise HostFailed("ssh: cut")
         if verb == "stop":
             self.running, self.renewing, self.failing = "", bool(request.get("renew")), False
@@ -89,6 +89,7 @@ class Ring(Fleet):
         self.cut = ""
         self.problem = ""
         self.kept = "systemd"
+        self.silent: tuple[str, ...] = ()
         self.by_name = {name: Host(name, self) for name in NAMES}
 
     def connection(self, host: str) -> Any:

@@ -62,6 +62,18 @@ def test_where_nothing_starts_a_node_after_a_boot_that_is_said() -> None:
     assert not any("until the next boot" in outcome.said for outcome in run_others(ring)), "they run already"
 
 
+def test_who_begins_a_ring_without_having_asked_all_hosts_for_one_is_told_so() -> None:
+    """They may have data of the ring that is meant, as where the first host has lost its disk."""
+    ring = Ring("old")
+    for host in ring.by_name.values():
+        host.running, host.removed = "", True
+    ring.silent = (NAMES[2],)
+    (outcome,) = run_first(ring)
+    assert outcome.good and f"began a new ring, though {NAMES[2]} cannot be asked" in outcome.said
+    ring.silent, ring.by_name[NAMES[0]].running = (), ""
+    assert [outcome.said for outcome in run_first(ring)] == ["started"]
+
+
 def test_a_host_tells_that_its_node_fails_whenever_it_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
