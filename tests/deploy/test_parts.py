@@ -19,7 +19,7 @@ from paramiko.ssh_exception import NoValidConnectionsError, SSHException
 
 from node import __version__
 from node.deploy.fleet import AT_ONCE, Fleet, HostsFailed, Outcome, report
-from node.deploy.host.installation import _declare_complete
+from node.deploy.host import installation
 from node.deploy.installing import clock_problem
 from node.deploy.inventory import parsed
 from node.deploy.release import packed
@@ -59,8 +59,30 @@ def test_a_release_is_complete_once_all_of_it_is_on_the_disk(tmp_path: Path, mon
     """A loss of power otherwise leaves empty files in what every later installation takes for complete."""
     before: list[list[Path]] = []
     monkeypatch.setattr(os, "sync", lambda: before.append(list(tmp_path.iterdir())))
-    _declare_complete(tmp_path, "an environment")
+    installation._declare_complete(tmp_path, "an environment")
     assert before == [[]] and (tmp_path / ".complete").read_text() == "an environment"
+
+
+def test_a_release_in_use_outlives_an_installation_for_another_python_that_fails(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade of the Python on the host, with no package index in reach: the node could not start again."""
+    base, release = tmp_path_factory.mktemp("base"), packed(tree)
+    there = base / "releases" / release.name
+    for directory in (there, base / "incoming", base / "environments"):
+        directory.mkdir(parents=True)
+    (there / "server.py").write_text("in use")
+    (there / ".complete").write_text("for the Python before")
+    (base / "incoming" / "archive").write_bytes(release.archive)
+
+    def fails(words: list[str], failed: str) -> None:
+        raise SystemExit(failed)
+
+    monkeypatch.setattr(installation, "_run", fails)
+    request = {"release": release.name, "environment": "for another", "archive": "archive", "wheels": ""}
+    with pytest.raises(SystemExit, match="cannot make an environment"):
+        installation._install(base, request)
+    assert (there / "server.py").read_text() == "in use" and (there / ".complete").exists()
 
 
 def test_a_tree_that_is_not_whole_is_not_deployed(tree: Path) -> None:

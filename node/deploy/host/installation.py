@@ -42,10 +42,12 @@ def _install(base: Path, request: dict[str, Any]) -> dict[str, Any]:
     release, environment = base / "releases" / request["release"], base / "environments" / request["environment"]
     try:
         if not _complete(release) or (release / ".complete").read_text() != environment.name:
-            _unpack(release, base / "incoming" / request["archive"])
-            if not _complete(environment):
+            archive = base / "incoming" / request["archive"]
+            _check(release, archive)
+            if not _complete(environment):  # before the release, which may be in use with another one
                 wheels = base / "incoming" / request["wheels"] if request["wheels"] else None
-                _make_environment(environment, release, wheels)
+                _make_environment(environment, archive, wheels)
+            _unpack(release, archive)
             _furnish(release, environment)
         _switch(base, release)
     except BaseException as error:
@@ -62,22 +64,27 @@ def _install(base: Path, request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _check(release: Path, archive: Path) -> None:
+    if hashlib.sha256(archive.read_bytes()).hexdigest()[:12] != release.name.rpartition("-")[2]:
+        raise SystemExit(f"{archive.name} arrived damaged: try again")
+
+
 def _unpack(release: Path, archive: Path) -> None:
     shutil.rmtree(release, ignore_errors=True)
     release.mkdir(parents=True)
-    content = archive.read_bytes()
-    if hashlib.sha256(content).hexdigest()[:12] != release.name.rpartition("-")[2]:
-        raise SystemExit(f"{archive.name} arrived damaged: try again")
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(release)
 
 
-def _make_environment(environment: Path, release: Path, wheels: Path | None) -> None:
-    """What the lock names, from wheels, or from an index where there are none. Releases with one lock share it."""
+def _make_environment(environment: Path, archive: Path, wheels: Path | None) -> None:
+    """What the lock in the archive names, from wheels, or from an index where there are none. Releases with one lock
+    share it."""
     shutil.rmtree(environment, ignore_errors=True)
     _run([sys.executable, "-m", "venv", str(environment)], "cannot make an environment (is python3-venv installed?)")
     pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
-    locked = ["--require-hashes", "--only-binary", ":all:", "-r", str(release / "requirements.lock")]
+    with zipfile.ZipFile(archive) as packed:
+        lock = packed.extract("requirements.lock", environment)
+    locked = ["--require-hashes", "--only-binary", ":all:", "-r", lock]
     if wheels is None:
         _run([*pip, "install", *locked], "pip cannot install from its index (send wheels with --offline)")
     else:
