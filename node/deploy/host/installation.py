@@ -43,6 +43,7 @@ def _install(base: Path, request: dict[str, Any]) -> dict[str, Any]:
     try:
         if not _complete(release) or (release / ".complete").read_text() != environment.name:
             archive = base / "incoming" / request["archive"]
+            release.parent.mkdir(exist_ok=True)
             _check(release, archive)
             if not _complete(environment):  # before the release, which may be in use with another one
                 wheels = base / "incoming" / request["wheels"] if request["wheels"] else None
@@ -71,7 +72,7 @@ def _check(release: Path, archive: Path) -> None:
 
 def _unpack(release: Path, archive: Path) -> None:
     shutil.rmtree(release, ignore_errors=True)
-    release.mkdir(parents=True)
+    release.mkdir()
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(release)
 
