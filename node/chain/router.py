@@ -338,7 +338,7 @@ class Router:
         life = errand.whom(ring.holding(named[0][0]))
         question = errand.question(named, more)
         if life == self._life and errand.here is not None:
-            silence = "this node does not get it done: its disk is slow"
+            silence = "this node does not get it done in time"
             async with Patience(max(left, 0.001), (OutcomeUnknown if errand.writes else NotServing)(silence)):
                 return await errand.here(question)
         resident = ring.resident(life)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import os
 import resource
 import socket
@@ -66,8 +67,8 @@ class Listener:
         self._loop: asyncio.AbstractEventLoop
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._spare = -1
-        self._most = settings.max_connections
-        """Connections there may be now."""
+        self._room = math.inf
+        """Connections for which there are descriptors."""
         self._refusals = Refusals()
         self._unfinished = 0
         """Bytes of frames that are not whole yet, of all connections."""
@@ -154,11 +155,10 @@ class Listener:
                     return
                 log.debug("a connection ended before it was accepted: %s", error)
                 continue
-            if len(self._connections) >= self._most and not self._evict():
-                limited = self._most < self._settings.max_connections
-                self._refuse(
-                    peer, SHORT if limited else f"there are {len(self._connections)} connections, which is the limit"
-                )
+            most = self._settings.max_connections
+            if len(self._connections) >= min(most, self._room) and not self._evict():
+                limit = f"there are {len(self._connections)} connections, which is the limit"
+                self._refuse(peer, SHORT if self._room < most else limit)
                 sock.close()
                 continue
             sock.setblocking(False)
@@ -213,18 +213,17 @@ class Listener:
             log.info("%d bytes are kept for peers that send or read too little: ending the largest", self._unfinished)
             largest.wire.fail("too much is waited for")
 
-    def _room(self) -> int:
-        """How many connections there may be: as the settings say, or fewer where descriptors are limited."""
-        most = self._settings.max_connections
+    def _look_for_room(self) -> float:
+        """For how many connections there are descriptors, if they are limited to fewer than the settings allow for."""
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if limit == resource.RLIM_INFINITY or limit >= most + 2 * KEPT:
-            return most
+        if limit == resource.RLIM_INFINITY or limit >= self._settings.max_connections + 2 * KEPT:
+            return math.inf
         try:
             used = len(os.listdir("/dev/fd"))
         except OSError as error:
             log.debug("descriptors cannot be counted: %s", error)
-            return most
-        return min(most, len(self._connections) + limit - min(KEPT, limit // 4) - used)
+            return math.inf
+        return len(self._connections) + limit - min(KEPT, limit // 4) - used
 
     def _reserve(self) -> None:
         """Keep a descriptor for the day there are no others."""
@@ -257,8 +256,8 @@ class Listener:
     def _sweep(self) -> None:
         """End connections that never said anything, stopped in the middle of a frame, or were idle for too long; and
         see how many there may be."""
-        self._most = self._room()
-        while len(self._connections) > self._most and self._evict():
+        self._room = self._look_for_room()
+        while len(self._connections) > self._room and self._evict():
             pass
         now = self._loop.time()
         for connection in list(self._connections):

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from node.codec import Address
-from node.errors import Definite, RingError
+from node.errors import Definite, OutcomeUnknown, RingError
 from node.events import Event
 from node.remote.pool import connect
 from node.settings import Settings
@@ -214,13 +214,13 @@ class Siege:
             await asyncio.sleep(0.02)
 
     async def _answered(self, connection: Any, *words: Any) -> Any:
-        """What a call came to; again while the node says that it did not do it, as clients do."""
+        """What a call came to; again while the node does not say that it did it, as clients do."""
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while True:
             try:
                 return await connection.call(*words, deadline=PATIENCE)
             except RingError as error:
-                if not isinstance(error, Definite) or asyncio.get_running_loop().time() > deadline:
+                if not isinstance(error, (Definite, OutcomeUnknown)) or asyncio.get_running_loop().time() > deadline:
                     raise Finding(f"an honest client was not served: {error}") from error
                 self.report.again += 1
 
