@@ -72,7 +72,7 @@ def test_many_watches_keep_nothing_else_waiting(chains: RingOfProcesses) -> None
     async def scenario() -> None:
         node = chains.nodes[0]
         async with await AsyncRing.connect(f"{node.host}:{node.port}") as ring:
-            watches = await asyncio.gather(*(ring.watch("quiet") for _ in range(SETTINGS.max_in_flight + 500)))
+            watches = await asyncio.gather(*(ring.watch("quiet") for _ in range(3 * SETTINGS.max_in_flight)))
             await asyncio.sleep(1)
             for n in range(3):
                 pairs = {f"key {m}": n for m in range(30)}
