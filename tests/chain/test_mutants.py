@@ -29,9 +29,10 @@ from tests.simulation.rings import until
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What makes a mutant's mistake likely; `within` seeds it is found."""
+    """What makes a mutant's mistake likely; `within` seeds it is found, from `first` on: some take long to check."""
 
     within: int
+    first: int = 0
     faults: Faults = LOSSY
     stalls: float = 0.0
     lives_are_kept: bool = False
@@ -48,12 +49,12 @@ AIMS = {
     "no copy to a newcomer": Aim(20),
     "what a newcomer has is taken for right": Aim(20),
     "survivors out of chain order": Aim(20),
-    "lease without a margin": Aim(20, CALM, clocks=True),
+    "lease without a margin": Aim(20, faults=CALM, clocks=True),
     "a power cut goes unnoticed": Aim(20, scenario=partial(machines_lose_power, losses=3)),
-    "what reaches the disk while it is read is not looked for": Aim(400, CALM, stalls=0.02),
+    "what reaches the disk while it is read is not looked for": Aim(400, faults=CALM, stalls=0.02),
     "covers ignored": Aim(20, scenario=parts_of_a_batch),
     "newcomer not sealed": Aim(20, scenario=a_head_of_long_ago_comes_back),
-    "no seal": Aim(20, CALM, newcomers=True),
+    "no seal": Aim(20, 8, CALM, newcomers=True),
     "store id ignored": Aim(400, lives_are_kept=True),
     "no epoch check on a link": Aim(400),
     "what a newer map says is not heeded": Aim(400),
@@ -105,7 +106,7 @@ def assert_caught(name: str, aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SlowStore, "stalls", aim.stalls)
     if aim.newcomers or aim.clocks:
         monkeypatch.setattr(schedules, "KEYS", 1)
-    caught = first_seed_that_catches(name, scenario, seeds(aim.within))
+    caught = first_seed_that_catches(name, scenario, seeds(aim.within, aim.first))
     assert caught is not None, f"{name}: not caught within {aim.within} seeds"
 
 
