@@ -13,13 +13,13 @@ from typing import TypeVar
 
 from node.batches import side_by_side
 from node.chord.household import Household
-from node.codec import Address, Contact, pack, unpack
+from node.codec import Address, Contact
 from node.data import Scan, Scanned, Stored, Verified, Version
-from node.errors import Definite, Moved, OutcomeUnknown, RingError, StoreFull, Unavailable
+from node.errors import Definite, Moved, OutcomeUnknown, RingError, Unavailable
 from node.events import Event
 from node.eventual import messages as m
 from node.eventual.agreed_time import AgreedTime
-from node.eventual.awake import AWAKE, Awake
+from node.eventual.awake import Vigil
 from node.eventual.cells import Cell, Context, context_of, joined, living
 from node.eventual.exchange import Exchange
 from node.eventual.limits import Limited, check_lasting
@@ -30,7 +30,7 @@ from node.eventual.shelf import Shelf
 from node.eventual.stamps import HybridClock, Stamp
 from node.identifiers import EVERYTHING, Arc, Identifier, key_in, position_of
 from node.settings import MIB, Settings
-from node.store.interface import Batch, Store
+from node.store.interface import Store
 from node.tasks import Tasks
 from node.transport import Switchboard, Transport
 from node.values import check_sizes
@@ -40,9 +40,6 @@ A = TypeVar("A")
 
 log = logging.getLogger(__name__)
 
-LIVED = "eventual/lived"
-"""When this node was last up."""
-KNOWN_AWAKE = "eventual/awake"
 ANSWER = 4 * MIB
 """Bytes of values in one answer, about."""
 SIDE_BY_SIDE = 64
@@ -60,26 +57,23 @@ class Commons(Limited):
         shelf: Shelf,
         exchange: Exchange,
         placement: Placement,
-        store: Store,
         transport: Transport,
         settings: Settings,
         clock: HybridClock,
         time: AgreedTime,
         tasks: Tasks,
-        lived: int | None,
+        vigil: Vigil,
     ) -> None:
-        """`lived`: when this node was up before."""
         self._household = household
         self._shelf = shelf
         self._exchange = exchange
         self._placement = placement
-        self._store = store
         self._transport = transport
         self._settings = settings
         self._clock = clock
         self._time = time
         self._tasks = tasks
-        self._lived = lived
+        self._vigil = vigil
         self.operations = self
         self._seeker = Seeker(placement, transport, settings)
         self.traffic = self._seeker.traffic
@@ -104,14 +98,9 @@ class Commons(Limited):
         shelf = Shelf(store, clock, settings, tasks, random, siblings=siblings)
         await shelf.load()
         placement = Placement(household, replicas)
-        now, note = time.own(), await store.read_note(LIVED)
-        lived = unpack(int, note) if note else None
-        note = await store.read_note(KNOWN_AWAKE)
-        awake = unpack(Awake, note) if note else Awake(now if lived is None else 0, 0)
-        if lived is not None and now - lived > shelf.grace:
-            awake = Awake(now, max(awake.forgotten, lived - shelf.grace))
-        exchange = Exchange(shelf, placement, time, transport, settings, random, tasks, awake)
-        return cls(household, shelf, exchange, placement, store, transport, settings, clock, time, tasks, lived)
+        vigil = await Vigil.load(household, store, transport, settings, time)
+        exchange = Exchange(shelf, placement, time, transport, settings, random, tasks, vigil)
+        return cls(household, shelf, exchange, placement, transport, settings, clock, time, tasks, vigil)
 
     def connect(self, receive: Switchboard) -> None:
         """Answer others."""
@@ -126,11 +115,12 @@ class Commons(Limited):
         receive.connect(m.PART, self._part)
         receive.connect(m.COUNT, self.count)
         self._exchange.connect(receive)
+        self._vigil.connect(receive)
 
     def begin(self) -> None:
         """Begin all rounds."""
         self._tasks.spawn(self._exchange.keep())
-        self._tasks.spawn(self._keep_lived())
+        self._tasks.spawn(self._vigil.keep())
 
     def ring_changed(self) -> None:
         """Members of this node have other neighbours."""
@@ -139,26 +129,13 @@ class Commons(Limited):
 
     async def wake(self, others: Iterable[Address]) -> None:
         """Come up beside these: with nothing, if they may have forgotten what was deleted while this node was away."""
-        met = await asyncio.gather(*map(self._awake_at, others))
-        if self._lived is not None and any(each.forgotten > self._lived for each in met):
+        if await self._vigil.meet(others):
             Event.EMPTIED.tell(
                 log,
                 "away for longer than %g s, in which what is here may have been deleted and forgotten: empty now",
                 self._settings.grace,
             )
             await self._shelf.clear()
-        known = (self._exchange.awake, *met)
-        self._exchange.awake = Awake(min(each.since for each in known), max(each.forgotten for each in known))
-
-    async def _awake_at(self, node: Address) -> Awake:
-        """What a node knows of how long the ring has been awake: always, if it does not tell."""
-        try:
-            return await self._household.insisting(
-                lambda: AWAKE.ask(self._transport, node, None, deadline=self._settings.call)
-            )
-        except RingError as error:
-            log.warning("%s does not say how long it has been up: %s", node, error)
-            return Awake(0, self._time.own() - self._shelf.grace)
 
     async def join(self, seats: tuple[Identifier, ...]) -> None:
         """Nothing to do: where members stand is known by the ring alone."""
@@ -179,18 +156,6 @@ class Commons(Limited):
         """Give others all that is here; True once they have it. Raises RingErrors of the network."""
         await self._exchange.part()
         return True
-
-    async def _keep_lived(self) -> None:
-        """Note now and then that this node lives."""
-        while True:
-            batch = Batch()
-            batch.note(LIVED, pack(self._time.micros()))
-            batch.note(KNOWN_AWAKE, pack(self._exchange.awake))
-            try:
-                await self._store.commit(batch)
-            except StoreFull as error:
-                log.debug("%s; trying again", error)
-            await asyncio.sleep(self._settings.lease_at_rest)
 
     # -- operations ---------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from node.batches import portions
 from node.codec import Address, pack
 from node.errors import NotServing, RingError, Unavailable
 from node.eventual.agreed_time import MICROS, AgreedTime
-from node.eventual.awake import AWAKE, Awake
+from node.eventual.awake import Vigil
 from node.eventual.cells import Cell
 from node.eventual.messages import (
     BURY,
@@ -62,7 +62,7 @@ class Exchange:
         settings: Settings,
         random: Random,
         tasks: Tasks,
-        awake: Awake,
+        vigil: Vigil,
     ) -> None:
         self._shelf = shelf
         self._placement = placement
@@ -71,7 +71,7 @@ class Exchange:
         self._settings = settings
         self._random = random
         self._tasks = tasks
-        self.awake = awake
+        self._vigil = vigil
         self._owed: dict[Address, dict[bytes, None]] = {}
         self._settled: list[Arc] = []
         self._buried_at = 0
@@ -87,7 +87,6 @@ class Exchange:
         receive.connect(GIVE, self._given)
         receive.connect(BURY, self._bury)
         receive.connect(CLOCK, self._clock)
-        receive.connect(AWAKE, self._tell_awake)
 
     def is_settled(self, point: Identifier) -> bool:
         """Whether this node has what others had of a point when it came to own it."""
@@ -244,9 +243,6 @@ class Exchange:
     async def _clock(self, _: None) -> int:
         return self._time.own()
 
-    async def _tell_awake(self, _: None) -> Awake:
-        return Awake(self.awake.since, self.awake.horizon(self._time.micros(), self._shelf.grace))
-
     def _horizon(self) -> int:
         return self._time.micros() - self._shelf.grace
 
@@ -268,8 +264,7 @@ class Exchange:
     async def round(self) -> bool:
         """Compare all that is held here with those who should hold it; whether that was done."""
         now = self._time.micros()
-        grace = self._shelf.grace
-        burying = self.awake.forgets(now, grace) and now - self._buried_at > grace // 10
+        burying = self._vigil.forgets() and now - self._buried_at > self._shelf.grace // 10
         if burying:
             self._buried_at = now
         done = [await self._tend(arc, others, burying) for arc, others in self._placement.own()]
