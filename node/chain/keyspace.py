@@ -117,13 +117,10 @@ class Keyspace:
     # -- coming and going --------------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Take up what the store left."""
+        """Take up the replicas that the store left."""
         await self.held.load()
         for replica in self.held:
             self._links.follow(replica)
-        known = await self.known_record(self._store)
-        if known is not None:
-            await self.cartography.learn(known)
 
     @staticmethod
     async def known_record(store: Store) -> Record | None:

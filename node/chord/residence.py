@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node.chord.member import Member
-from node.codec import Address, Contact
+from node.codec import Address
 from node.errors import NotAMember
 from node.identifiers import Identifier
 
@@ -31,12 +31,5 @@ class Residence:
 
     def is_alone(self) -> bool:
         """No other node is in the ring."""
-        return all(not self.others_after(member) for member in self.members.values())
-
-    def others_after(self, member: Member) -> list[Contact]:
-        """The successors of a member that live on other nodes, nearest first, one a node."""
-        result: dict[Address, Contact] = {}
-        for contact in member.state.successors:
-            if contact.address != self.address:
-                result.setdefault(contact.address, contact)
-        return list(result.values())
+        successors = (contact for member in self.members.values() for contact in member.state.successors)
+        return all(contact.address == self.address for contact in successors)

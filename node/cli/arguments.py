@@ -16,6 +16,8 @@ from node.identifiers import Identifier
 
 # See "Errors" in docs/operations.md.
 FAILED, USAGE, ABSENT, UNKNOWN, INTERRUPTED, TERMINATED = 1, 2, 3, 4, 130, 143
+SERVER = "server.py"
+"""The program that is a node."""
 SCRIPT = object()
 """Commands one after the other that are read from standard input."""
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from node.cli.arguments import USAGE
+from node.cli.arguments import SERVER, USAGE
 from node.codec import Address
 from node.errors import BadUsage, RingError, Unavailable
 from node.settings import Settings
@@ -25,7 +25,6 @@ from node.trust.keyring import Keyring
 ROOT = Path(__file__).resolve().parents[2]
 START = 30.0
 """Seconds a process has to become ready."""
-SCRIPT = "server.py"
 READY = re.compile(r"^ready (\S+):(\d+) id=[0-9a-f]{40}$")
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
@@ -80,7 +79,7 @@ def start_detached(words: Sequence[str], log: Path) -> tuple[int, str]:
             if ready is not None:
                 return process.pid, ready
             if ended:
-                why = lines[-1].removeprefix(f"{SCRIPT}: ") if lines else f"the node said nothing: see {log}"
+                why = lines[-1].removeprefix(f"{SERVER}: ") if lines else f"the node said nothing: see {log}"
                 if lines and not begins:
                     log.unlink(missing_ok=True)
                 raise BadUsage(why) if process.returncode == USAGE else Unavailable(why)

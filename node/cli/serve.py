@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from node.cli.arguments import IdType, PortType, run, run_loop
+from node.cli.arguments import SERVER, IdType, PortType, run, run_loop
 from node.cli.lifetime import serve, stay
 from node.cli.places import data_home
-from node.cli.processes import SCRIPT, Servers, free_ports
 from node.cli.settings_file import Configuration, Typed
 from node.codec import PORT, Address
 from node.errors import BadUsage
@@ -194,6 +193,8 @@ def command(
         raise BadUsage(f"the port is a word of its own: {both[1]} {both[2]}")
     first = None if first_ip is None else Address(first_ip, first_port or PORT)
     if servers is not None:
+        from node.cli.processes import free_ports
+
         with free_ports(servers if local == 0 else 0) as free:
             return _several(_ports(servers, local, free, data), first, data, token_file, log_file)
     from node.remote.node import NodeOptions
@@ -241,6 +242,7 @@ def _several(
     ports: list[int], first: Address | None, data: Path | None, token_file: Path | None, log_file: Path | None
 ) -> int:
     """Many nodes, each started with the words of this command but where it listens, what it joins and where it is."""
+    from node.cli.processes import Servers
     from node.trust.keyring import Keyring
 
     context = click.get_current_context()
@@ -296,7 +298,7 @@ def default_directory(port: int) -> Path:
 
 def main() -> int:
     """The door of `server.py`."""
-    return run(command, SCRIPT)
+    return run(command, SERVER)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ class RingNode:
         self.acceptor.connect(self.receive)
         if known is not None:
             await self.take_up(unpack(RingMap, known.value).policy)
-            await self.keyspace.cartography.learn(known)  # in an eventual ring too: who asks is told what kind it is
+            await self.keyspace.cartography.learn(known)
 
     async def take_up(self, policy: Policy) -> None:
         """Hold data as the ring does, on what the store left."""
